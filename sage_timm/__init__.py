@@ -1,0 +1,8 @@
+"""SAGE, saliency-guided mixing of training images, for timm and torchvision."""
+
+from .mixup import SageMixup
+from .plan import MixPlan
+from .saliency import Saliency, create_saliency
+
+__version__ = "0.1.0"
+__all__ = ["MixPlan", "SageMixup", "Saliency", "create_saliency"]

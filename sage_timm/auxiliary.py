@@ -1,0 +1,200 @@
+"""The frozen auxiliary model that saliency comes from: by name, from a checkpoint, or any module."""
+
+import argparse
+import copy
+import os
+from dataclasses import dataclass
+
+import torch
+from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub.utils import get_session
+from timm.data import resolve_model_data_config
+from timm.models import clean_state_dict, create_model, get_pretrained_cfg, is_model
+from torch import nn
+
+DEFAULT_MODEL = "mobilenetv3_small_100.lamb_in1k"
+
+_OFFLINE_WAYS = (
+    "give the weights as a file (checkpoint=PATH, --saliency-checkpoint PATH) or a folder (model='local-dir:PATH'), "
+    "or take a saliency that needs no model (saliency='spectral', --saliency spectral)"
+)
+
+
+@dataclass(frozen=True)
+class Auxiliary:
+    """A frozen model with what is needed to feed it.
+
+    Attributes:
+        model: in eval mode, no parameter with a gradient, images [B, C, h, w] -> logits [B, N].
+        mean, std: per-channel normalisation it was trained with, on images in [0, 1]; None where unknown.
+        size: side in pixels that its saliency is computed at, (h, w); None for the images' own size.
+        origin: what it is and where its weights come from, in a few words.
+    """
+
+    model: nn.Module
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    size: tuple[int, int] | None
+    origin: str
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the module inside DistributedDataParallel and torch.compile wrappers."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+            inner = model.module
+        if inner is None:
+            return model
+        model = inner
+
+
+def load_auxiliary(
+    model: str | nn.Module | None = None, checkpoint: str | os.PathLike | None = None, in_chans: int = 3
+) -> Auxiliary:
+    """Load a model and freeze it.
+
+    Args:
+        model: a timm model name with pretrained weights (also `local-dir:PATH` or `hf-hub:ID`), or with `checkpoint`
+            the name of its architecture, or a module, which is copied. Default: the architecture that the checkpoint
+            names, else `DEFAULT_MODEL`.
+        checkpoint: weights of `model` in a file: .safetensors, or what torch.save wrote, timm's train.py's checkpoints
+            included (the averaged weights where there are any). Nothing but weights is ever unpickled.
+        in_chans: channels of the images; timm adapts the first layer of pretrained weights.
+
+    Returns:
+        The frozen model. Torch's random state is left as found.
+
+    Raises:
+        RuntimeError: the pretrained weights can't be had; names the ways that need no network.
+        ValueError: there is no such model, or the checkpoint does not fit it.
+    """
+    if isinstance(model, nn.Module):
+        if checkpoint is not None:
+            raise ValueError("`checkpoint` must be None where `model` is a module, got both; load it into the module")
+        module, origin = copy.deepcopy(unwrap(model)), f"the given {type(unwrap(model)).__name__}"
+        return _freeze(module, origin, None, None, None)
+    with torch.random.fork_rng(devices=[]):
+        if checkpoint is not None:
+            return _from_checkpoint(model, checkpoint, in_chans)
+        return _from_pretrained(model or DEFAULT_MODEL, in_chans)
+
+
+def _freeze(module: nn.Module, origin: str, mean, std, size) -> Auxiliary:
+    module.float().eval().requires_grad_(False)
+    for parameter in module.parameters():
+        parameter.grad = None
+    if getattr(module, "pretrained_cfg", None):
+        config = resolve_model_data_config(module)
+        mean, std = mean or config["mean"], std or config["std"]
+        if module.pretrained_cfg.get("fixed_input_size"):
+            size = config["input_size"][1:]
+    return Auxiliary(module, mean and tuple(mean), std and tuple(std), size, origin)
+
+
+def _create(name: str, **kwargs) -> nn.Module:
+    try:
+        return create_model(name, **kwargs)
+    except Exception as error:
+        raise ValueError(f"the saliency model {name!r} can't be created: {_first_line(error)}") from error
+
+
+def _from_pretrained(name: str, in_chans: int) -> Auxiliary:
+    overlay = None
+    if name.startswith("local-dir:"):
+        if not os.path.isdir(name.removeprefix("local-dir:")):
+            raise ValueError(f"`model` must name an existing folder after local-dir:, got {name!r}")
+    elif ":" in name:
+        _require_network(name)
+    else:
+        config = get_pretrained_cfg(name) if is_model(name) else None
+        if config is None or not config.has_weights:
+            raise ValueError(
+                f"`model` must name a timm model with pretrained weights, got {name!r}; "
+                f"timm.list_pretrained() lists them, or give its weights by checkpoint=PATH"
+            )
+        cached = _cached_weights(config.hf_hub_id, config.hf_hub_filename)
+        if cached:
+            overlay = {"file": cached}
+        else:
+            _require_network(name)
+    try:
+        module = create_model(name, pretrained=True, in_chans=in_chans, pretrained_cfg_overlay=overlay)
+    except Exception as error:
+        raise RuntimeError(
+            f"the weights of the saliency model {name!r} can't be loaded ({_first_line(error)}); {_OFFLINE_WAYS}"
+        ) from error
+    config = resolve_model_data_config(module)
+    half = tuple(side // 2 for side in config["input_size"][1:])
+    return _freeze(module, f"{name}, pretrained", None, None, half)
+
+
+def _cached_weights(repository: str | None, filename: str | None) -> str | None:
+    for candidate in (filename,) if filename else ("model.safetensors", "pytorch_model.bin"):
+        path = repository and try_to_load_from_cache(repository, candidate)
+        if isinstance(path, str):
+            return path
+    return None
+
+
+def _require_network(name: str) -> None:
+    """Raise within seconds where the hub can't be reached; its own client would retry for most of a minute."""
+    try:
+        if constants.HF_HUB_OFFLINE:
+            raise ConnectionError("HF_HUB_OFFLINE is set")
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception as error:
+        raise RuntimeError(
+            f"the weights of the saliency model {name!r} are not on this machine and {constants.ENDPOINT} "
+            f"can't be reached ({_first_line(error)}); {_OFFLINE_WAYS}"
+        ) from error
+
+
+def _from_checkpoint(name: str | None, path: str | os.PathLike, in_chans: int) -> Auxiliary:
+    path = os.fspath(path)
+    weights, arch, settings = _read_checkpoint(path)
+    name = name or arch
+    if name is None:
+        raise ValueError(f"`model` must name the architecture of {path!r}, which does not say it itself; got None")
+    kwargs = dict(settings.get("model_kwargs") or {})
+    probe = _create(name, **kwargs)
+    head = f"{probe.pretrained_cfg.get('classifier') or 'head'}.weight"
+    if head in weights:
+        kwargs["num_classes"] = weights[head].shape[0]
+    module = _create(name, in_chans=in_chans, **kwargs)
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        rule = f"`checkpoint` must hold weights of {name!r} for {in_chans} channels"
+        raise ValueError(f"{rule}, got {path!r}: {' '.join(str(error).split())[:300]}") from error
+    return _freeze(module, f"{name}, weights of {path}", settings.get("mean"), settings.get("std"), None)
+
+
+def _read_checkpoint(path: str) -> tuple[dict[str, torch.Tensor], str | None, dict]:
+    """Return the weights, the architecture's name if the file has it, and the training settings if it has them."""
+    if not os.path.isfile(path):
+        raise ValueError(f"`checkpoint` must be an existing file, got {path!r}")
+    try:
+        if path.endswith(".safetensors"):
+            from safetensors.torch import load_file
+
+            content = load_file(path)
+        else:
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"`checkpoint` must be a file of weights, got {path!r}: {_first_line(error)}") from error
+    content = content if isinstance(content, dict) else {}
+    settings = content.get("args")
+    settings = vars(settings) if isinstance(settings, argparse.Namespace) else {}
+    keys = ("state_dict_ema", "model_ema", "state_dict", "model")
+    weights = next((content[key] for key in keys if content.get(key)), content)
+    weights = clean_state_dict(weights) if isinstance(weights, dict) else {}
+    if not weights or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise ValueError(f"`checkpoint` must hold a state_dict, got {path!r} with {sorted(map(str, content))[:5]}")
+    return weights, content.get("arch"), settings
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

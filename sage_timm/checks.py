@@ -1,0 +1,119 @@
+"""Shape, dtype and value rules, each an error with the rule, the value got and the way out."""
+
+import warnings
+
+import torch
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"{value.dtype} of shape {tuple(value.shape)}"
+    return f"{type(value).__name__} {value!r}"
+
+
+def check_number(name: str, value: object, low: float, high: float, open_low: bool = False) -> float:
+    """Return `value` where it is a number in [low, high], or in (low, high] with `open_low`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"`{name}` must be a number, got {_describe(value)}")
+    if not (low < value if open_low else low <= value) or not value <= high:
+        span = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if high == float('inf') else ']'}"
+        raise ValueError(f"`{name}` must lie in {span}, got {value!r}")
+    return value
+
+
+def check_count(name: str, value: object, low: int) -> int:
+    """Return `value` where it is a whole number >= `low`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"`{name}` must be a whole number, got {_describe(value)}")
+    if value < low:
+        raise ValueError(f"`{name}` must be at least {low}, got {value}")
+    return value
+
+
+def check_images(images: torch.Tensor) -> None:
+    """Refuse what is no non-empty floating-point batch [B, C, H, W]."""
+    if not isinstance(images, torch.Tensor):
+        raise TypeError(f"`images` must be a tensor [B, C, H, W], got {type(images).__name__}")
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"`images` must be a non-empty batch [B, C, H, W], got {_describe(images)}")
+    if not images.is_floating_point():
+        raise TypeError(
+            f"`images` must be floating point, got {_describe(images)}; mix after scaling and normalising them"
+        )
+
+
+def check_target(target: torch.Tensor, batch_size: int, num_classes: int, multi_label: bool) -> None:
+    """Refuse targets that are neither [B] integer labels nor [B, num_classes] class weights."""
+    labels = "" if multi_label else f"labels [{batch_size}] or "
+    rule = f"`target` must hold {labels}class weights [{batch_size}, {num_classes}]"
+    if not isinstance(target, torch.Tensor):
+        raise TypeError(f"{rule}, got {type(target).__name__}")
+    if target.ndim == 1 and not multi_label and len(target) == batch_size:
+        if target.is_floating_point():
+            raise TypeError(f"{rule} with integer labels, got {_describe(target)}; convert them by target.long()")
+    elif tuple(target.shape) != (batch_size, num_classes):
+        raise ValueError(f"{rule}, got {_describe(target)}; num_classes is {num_classes}, multi_label {multi_label}")
+
+
+def check_saliency(saliency: torch.Tensor, batch_size: int) -> None:
+    """Refuse what is no floating-point map [B, 1, h, w]."""
+    rule = f"a saliency source must return floating-point maps [{batch_size}, 1, h, w]"
+    if not isinstance(saliency, torch.Tensor):
+        raise TypeError(f"{rule}, got {type(saliency).__name__}")
+    shape = tuple(saliency.shape)
+    if len(shape) != 4 or shape[:2] != (batch_size, 1) or 0 in shape or not saliency.is_floating_point():
+        raise ValueError(f"{rule}, got {_describe(saliency)}")
+
+
+class ValueChecks:
+    """Checks of tensor values that never make the host wait for an accelerator.
+
+    On the CPU a check acts at once. On a device its outcome travels to the host in the background and the check acts at
+    the first call after it has arrived, usually one batch later.
+    """
+
+    def __init__(self) -> None:
+        self._pending = []
+        self._warned = False
+
+    def labels(self, target: torch.Tensor, num_classes: int) -> None:
+        """Raise ValueError where an integer label [B] lies outside [0, num_classes)."""
+        extremes = torch.stack(target.aminmax())
+
+        def act(found: torch.Tensor) -> None:
+            low, high = found.tolist()
+            if low < 0 or high >= num_classes:
+                raise ValueError(
+                    f"`target` must hold labels in [0, {num_classes - 1}], got {low if low < 0 else high}; "
+                    f"set num_classes (--num-classes) to the number of classes of the data"
+                )
+
+        self._submit(extremes, act)
+
+    def finite(self, saliency: torch.Tensor) -> None:
+        """Warn, once, where a saliency map holds values that are not finite."""
+
+        def act(count: torch.Tensor) -> None:
+            if count.item() and not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"{count.item()} saliency values of a batch are not finite and count as 0; this is said once",
+                    stacklevel=2,
+                )
+
+        self._submit((~saliency.isfinite()).sum(), act)
+
+    def _submit(self, outcome: torch.Tensor, act) -> None:
+        if not outcome.is_cuda:
+            act(outcome)
+            return
+        host = torch.empty(outcome.shape, dtype=outcome.dtype, pin_memory=True).copy_(outcome, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+        self._pending.append((arrived, host, act))
+        while self._pending and self._pending[0][0].query():
+            _, host, act = self._pending.pop(0)
+            act(host)
+
+    def __getstate__(self) -> dict:
+        return {"_pending": [], "_warned": self._warned}

@@ -1,0 +1,1 @@
+"""One file per mixing method; each turns its settings into a `MixPlan`."""

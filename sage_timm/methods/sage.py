@@ -1,0 +1,86 @@
+"""SAGE (Ma et al., BMVC 2022): saliency mask after the rearrangement that retains most saliency."""
+
+import torch
+import torch.nn.functional as F
+
+from ..plan import MixPlan
+from ..rearrange import rearrange, translate
+
+
+def unit_mass(saliency: torch.Tensor) -> torch.Tensor:
+    """Scale each map [B, 1, h, w] to sum 1; a map without any saliency counts as uniform."""
+    peak = saliency.amax((-2, -1), keepdim=True)
+    scaled = torch.where(peak > 0, saliency / peak, 1)
+    return scaled / scaled.sum((-2, -1), keepdim=True)
+
+
+def saliency_mask(own: torch.Tensor, other: torch.Tensor, translation: torch.Tensor, ratio: torch.Tensor):
+    """Compute SAGE's mask M = own / (own + m), m being the other map moved by `translation`.
+
+    M is 1 where the partner is absent (it has left the frame, or its map is 0 where the own one is not), and `ratio`
+    where both maps are 0 inside the frame.
+
+    Args:
+        own, other: [B, 1, H, W] float32, non-negative, with the mixing ratio in their mass.
+        translation: [B, 2] int64, (dy, dx) in cells of the maps.
+        ratio: [B] float32.
+
+    Returns:
+        [B, 1, H, W] float32 in [0, 1].
+
+    Reference: section 3.1. Differs: the authors' code yields 0, a black pixel, where both maps are 0.
+    """
+    moved = translate(other, translation)
+    both = own + moved
+    present = translate(torch.ones_like(other), translation)
+    neither = torch.where(present > 0, ratio.view(-1, 1, 1, 1), 1)
+    return torch.where(both > 0, own / both.masked_fill(both == 0, 1), neither)
+
+
+def sage(
+    saliency: torch.Tensor,
+    partner: torch.Tensor,
+    ratio: torch.Tensor,
+    size: tuple[int, int],
+    *,
+    search_fraction: float = 1.0,
+    candidates: torch.Tensor | None = None,
+) -> MixPlan:
+    """Plan a SAGE mix: find each partner's best translation, then mask and label weight.
+
+    The search runs on the grid of the saliency maps; its translation is rounded to whole pixels of the image, and the
+    mask is computed at the image's resolution from the enlarged maps. Maps finer than the image are averaged down.
+
+    Args:
+        saliency: [B, 1, h, w] float32, non-negative and finite, any scale.
+        partner: [B] int64.
+        ratio: [B] float32 in [0, 1], the share of the own map's mass; 1 leaves the image unmixed.
+        size: (H, W) of the images.
+        search_fraction: in (0, 1], the chance of each translation to be tried; the zero translation always is.
+        candidates: [B or 1, 2h - 1, 2w - 1] bool, the translations to try instead (see `rearrange`).
+
+    Returns:
+        The plan; its lam is the mean of the mask.
+
+    Reference: section 3. Differs: the authors' code draws `rand_pos` = 1 % of the translations, the same for the batch.
+    """
+    height, width = size
+    if saliency.shape[-2] > height or saliency.shape[-1] > width:
+        grid = (min(saliency.shape[-2], height), min(saliency.shape[-1], width))
+        saliency = F.adaptive_avg_pool2d(saliency, grid)
+    rows, columns = saliency.shape[-2:]
+    share = ratio.view(-1, 1, 1, 1)
+
+    if candidates is None and search_fraction < 1:
+        shape = (len(saliency), 2 * rows - 1, 2 * columns - 1)
+        candidates = torch.rand(shape, device=saliency.device) < search_fraction
+        candidates[:, rows - 1, columns - 1] = True
+    maps = unit_mass(saliency)
+    translation, _ = rearrange(share * maps, (1 - share) * maps[partner], candidates)
+
+    if (rows, columns) != size:
+        cell = torch.tensor([height / rows, width / columns], device=translation.device)
+        translation = (translation * cell).round().long()
+        maps = unit_mass(F.interpolate(saliency, size, mode="bilinear"))
+    mask = saliency_mask(share * maps, (1 - share) * maps[partner], translation, ratio)
+    return MixPlan(partner, translation, mask, mask.mean((1, 2, 3)))

@@ -1,0 +1,180 @@
+"""`SageMixup`: SAGE behind the surface of timm's Mixup."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from timm.data import Mixup
+from timm.data.mixup import cutmix_bbox_and_lam
+
+from .checks import ValueChecks, check_count, check_images, check_number, check_saliency, check_target
+from .methods.cutmix import cutmix
+from .methods.sage import sage
+from .plan import MixPlan
+from .saliency import Source, create_saliency
+
+MODES = ("batch", "pair", "elem")
+
+
+class SageMixup(Mixup):
+    """Mix images and targets by SAGE, or by CutMix for its share, with the arguments and the call of timm's Mixup.
+
+    Image i is mixed with image B - 1 - i, as in timm. What a run draws is drawn from NumPy's global generator, in
+    timm's order; with `search_fraction` < 1 also from torch's.
+
+    Args:
+        mixup_alpha: parameter of Beta(alpha, alpha), which SAGE's ratio is drawn from; > 0.
+        cutmix_alpha: Beta parameter of CutMix; > 0 gives CutMix the share `switch_prob`.
+        cutmix_minmax: smallest and largest side of the CutMix box as a share of the image's; overrides cutmix_alpha.
+        prob: probability of mixing a batch, a pair or an element.
+        switch_prob: share of CutMix where both are active.
+        mode: one draw per 'batch', 'pair' or 'elem'. SAGE's mask and translation are each image's own in every mode.
+        correct_lam: correct CutMix's label weight by the clipped area of the box.
+        label_smoothing: smoothing of the targets, in [0, 1].
+        num_classes: number of classes.
+        multi_label: targets are dense multi-label [B, num_classes]; each label is smoothed towards 0.5.
+        saliency: a source's name (see `create_saliency`), or any callable
+            (images [B, C, H, W], target [B, num_classes]) -> [B, 1, h, w], non-negative.
+        lam_max: SAGE's ratio, the own image's share of saliency mass, is lam_max * Beta(alpha, alpha); in (0, 1].
+        search_fraction: chance of each translation to be tried, in (0, 1]; 1 tries all.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or out of range.
+        RuntimeError: the saliency model's weights can't be had.
+
+    Reference: Ma et al., "SAGE: Saliency-Guided Mixup with Optimal Rearrangements", BMVC 2022.
+    Differs: not in place; odd batches work, their middle image, its own partner, stays unmixed.
+    """
+
+    def __init__(
+        self,
+        mixup_alpha: float = 1.0,
+        cutmix_alpha: float = 0.0,
+        cutmix_minmax: Sequence[float] | None = None,
+        prob: float = 1.0,
+        switch_prob: float = 0.5,
+        mode: str = "batch",
+        correct_lam: bool = True,
+        label_smoothing: float = 0.1,
+        num_classes: int = 1000,
+        multi_label: bool = False,
+        *,
+        saliency: str | Source = "gradient",
+        lam_max: float = 0.6,
+        search_fraction: float = 1.0,
+    ) -> None:
+        check_number("mixup_alpha", mixup_alpha, 0, math.inf)
+        if mixup_alpha == 0:
+            raise ValueError(
+                "`mixup_alpha` must be > 0 for SAGE to mix, got 0; set 1.0, or take timm's Mixup for CutMix"
+            )
+        check_number("cutmix_alpha", cutmix_alpha, 0, math.inf)
+        low, high = cutmix_minmax if cutmix_minmax is not None and len(cutmix_minmax) == 2 else (0, 0)
+        if cutmix_minmax is not None and not 0 <= low < high <= 1:
+            raise ValueError(f"`cutmix_minmax` must be (min, max) with 0 <= min < max <= 1, got {cutmix_minmax!r}")
+        check_number("prob", prob, 0, 1)
+        check_number("switch_prob", switch_prob, 0, 1)
+        if mode not in MODES:
+            raise ValueError(f"`mode` must be one of {', '.join(MODES)}, got {mode!r}")
+        check_number("label_smoothing", label_smoothing, 0, 1)
+        check_count("num_classes", num_classes, 1)
+        self.lam_max = check_number("lam_max", lam_max, 0, 1, open_low=True)
+        self.search_fraction = check_number("search_fraction", search_fraction, 0, 1, open_low=True)
+        super().__init__(
+            mixup_alpha, cutmix_alpha, cutmix_minmax, prob, switch_prob, mode, correct_lam, label_smoothing, num_classes
+        )
+        self.multi_label = multi_label
+        if isinstance(saliency, str):
+            saliency = create_saliency(saliency)
+        if not callable(saliency):
+            raise TypeError(f"`saliency` must be a source's name or a callable, got {type(saliency).__name__}")
+        self.saliency = saliency
+        self._value_checks = ValueChecks()
+
+    @torch.no_grad()
+    def __call__(self, x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mix a batch.
+
+        Args:
+            x: images [B, C, H, W], floating point, normalised. Not changed.
+            target: [B] integer labels, or [B, num_classes] class weights (soft or multi-label).
+
+        Returns:
+            The mixed images in the dtype and memory format of `x` (`x` itself where nothing is mixed), and the mixed,
+            smoothed targets [B, num_classes] float32. Rows sum to 1 where the class weights do.
+
+        Raises:
+            TypeError, ValueError: a wrong shape or kind, or a label out of range (on an accelerator this is found one
+                batch late, so that the host need not wait).
+        """
+        plan = self.plan(x, target)
+        target = self._smoothed(self._class_weights(x, target))
+        if plan is None:
+            return x, target
+        return plan.mix_images(x), plan.mix_target(target)
+
+    @torch.no_grad()
+    def plan(self, x: torch.Tensor, target: torch.Tensor) -> MixPlan | None:
+        """Draw and search for a batch without applying it; None where nothing is to be mixed. Arguments: the call's."""
+        check_images(x)
+        check_target(target, len(x), self.num_classes, self.multi_label)
+        if target.ndim == 1:
+            self._value_checks.labels(target, self.num_classes)
+        lam, use_cutmix, box = self._draw(x.shape)
+        if (lam == 1).all():
+            return None
+
+        def on_device(values: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(values).to(x.device, non_blocking=True)
+
+        size = tuple(x.shape[-2:])
+        partner = torch.arange(len(x) - 1, -1, -1, device=x.device)
+        use_sage = ~use_cutmix & (lam < 1)
+        if use_cutmix.any():
+            boxes = cutmix(on_device(box), partner, on_device(lam), size)
+            if not use_sage.any():
+                return boxes
+        saliency = self.saliency(x, self._class_weights(x, target))
+        check_saliency(saliency, len(x))
+        self._value_checks.finite(saliency)
+        saliency = saliency.float().nan_to_num(0, 0, 0).clamp_min(0)
+        ratio = np.where(use_sage, lam * np.float32(self.lam_max), np.float32(1))
+        rearranged = sage(saliency, partner, on_device(ratio), size, search_fraction=self.search_fraction)
+        return boxes.where(on_device(use_cutmix), rearranged) if use_cutmix.any() else rearranged
+
+    def _draw(self, shape: torch.Size) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Draw as timm does: lam [B] (1: unmixed), whether CutMix [B], its box [B, 4] (top, bottom, left, right)."""
+        batch = shape[0]
+        if self.mode == "batch":
+            lam, use_cutmix = self._params_per_batch()
+            lam, use_cutmix = np.array([lam], np.float32), np.array([use_cutmix])
+            draw_of = np.zeros(batch, np.int64)
+        else:
+            lam, use_cutmix = self._params_per_elem(batch if self.mode == "elem" else batch // 2)
+            draw_of = np.arange(batch)
+            if self.mode == "pair":
+                draw_of = np.minimum(draw_of, draw_of[::-1])
+        box = np.zeros((len(lam), 4), np.int64)
+        for i in np.flatnonzero(use_cutmix & (lam != 1)):
+            box[i], lam[i] = cutmix_bbox_and_lam(shape, lam[i], self.cutmix_minmax, self.correct_lam)
+        use_cutmix = use_cutmix & (lam != 1)
+        if batch % 2:
+            middle = batch // 2
+            draw_of[middle] = len(lam)
+            lam, use_cutmix = np.append(lam, np.float32(1)), np.append(use_cutmix, False)
+            box = np.append(box, np.zeros((1, 4), np.int64), axis=0)
+        return lam[draw_of].astype(np.float32), use_cutmix[draw_of], box[draw_of]
+
+    def _class_weights(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return the targets as class weights [B, num_classes] float32 on the device of `x`."""
+        target = target.to(x.device)
+        if target.ndim == 1:
+            target = target[:, None] == torch.arange(self.num_classes, device=x.device)
+        return target.float()
+
+    def _smoothed(self, weights: torch.Tensor) -> torch.Tensor:
+        """Smooth class weights as timm does: towards uniform, or each towards 0.5 for multi-label targets."""
+        off_value = self.label_smoothing * 0.5 if self.multi_label else self.label_smoothing / self.num_classes
+        on_value = 1 - self.label_smoothing + off_value
+        return torch.lerp(torch.full_like(weights, off_value), torch.full_like(weights, on_value), weights)

@@ -1,0 +1,282 @@
+"""SAGE in timm's place in a running script: the names it imports, its loader, and a watch that batches are mixed."""
+
+import contextlib
+import functools
+import inspect
+import os
+import sys
+from collections.abc import Iterator
+
+import timm.data
+import timm.data.loader
+import timm.data.mixup
+import timm.data.transforms_factory
+import timm.models
+import torch
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from .loader import MixLoader
+from .mixup import SageMixup
+from .plan import MixPlan
+from .saliency import Source, create_saliency
+
+# The modules that scripts import timm's names from; within timm itself they stay timm's.
+_PUBLIC = ("timm", "timm.data", "timm.data.mixup", "timm.data.loader", "timm.data.transforms_factory", "timm.models")
+
+
+class Takeover(contextlib.ExitStack):
+    """One run of a script: what was asked for, what was replaced, and whether anything was mixed.
+
+    Args:
+        given: the flags of the command line, those alone that were given.
+    """
+
+    def __init__(self, given: dict) -> None:
+        super().__init__()
+        self.given = given
+        self.settings = None  # the flags of the run, once SAGE is on
+        self.in_chans = 3
+        self.mean = self.std = None
+        self.source = None
+        self.trained_model = None
+        self.built = False
+        self.calls = self.chances = self.mixed = 0
+
+    def activate(self, args: dict) -> None:
+        """Put SAGE in timm's place, once, and check and mend the script's parsed arguments, a dict that is changed."""
+        if self.settings is None:
+            self._replace_names()
+        self.settings = {**self.given, **{k: v for k, v in args.items() if v is not None}}
+        for name in ("naflex_loader", "aug_splits", "jsd_loss"):
+            if args.get(name):
+                refuse(f"--{name.replace('_', '-')} can't be combined with --sage; drop one of the two")
+        if args.get("mixup", 1) == 0:
+            args["mixup"] = 1.0
+            say("--mixup is 0, so SAGE would never mix; it takes --mixup 1.0, the Beta parameter of its ratio")
+        input_size = args.get("input_size")
+        self.in_chans = args.get("in_chans") or (input_size[0] if isinstance(input_size, (list, tuple)) else 3)
+
+    def finish(self) -> None:
+        """Fail where SAGE was asked for and the script never built a Mixup."""
+        if self.settings is not None and not self.built:
+            refuse(
+                "--sage was asked for, but the script never built timm's Mixup or FastCollateMixup; nothing was mixed"
+            )
+
+    def _replace_names(self) -> None:
+        """Replace timm's classes and factories wherever a script has or will have them from."""
+        mixup, collate = self._mixup_classes()
+        replacements = [
+            (timm.data.mixup.Mixup, mixup),
+            (timm.data.mixup.FastCollateMixup, collate),
+            (timm.data.loader.create_loader, self._mixing_create_loader(collate)),
+            (timm.data.transforms_factory.create_transform, self._noted_create_transform()),
+            (timm.models.create_model, self._noted_create_model()),
+        ]
+        for module in list(sys.modules.values()):
+            path = str(getattr(module, "__name__", ""))
+            if path.partition(".")[0] in ("timm", "sage_timm") and path not in _PUBLIC:
+                continue
+            for name, value in list(getattr(module, "__dict__", {}).items()):
+                for old, new in replacements:
+                    if value is old:
+                        self.callback(setattr, module, name, old)
+                        setattr(module, name, new)
+        hook = register_optimizer_step_post_hook(lambda *_: self._stepped())
+        self.callback(hook.remove)
+
+    def _mixup_classes(self) -> tuple[type, type]:
+        takeover = self
+
+        class Mixup(SageMixup):
+            def __init__(self, *args, **kwargs) -> None:
+                flags = {"lam_max": "sage_lam_max", "search_fraction": "sage_search_fraction"}
+                ours = {name: takeover.settings[flag] for name, flag in flags.items() if flag in takeover.settings}
+                super().__init__(*args, **kwargs, **ours, saliency=takeover.saliency())
+                takeover._announce(self)
+
+            def plan(self, x: torch.Tensor, target: torch.Tensor) -> MixPlan | None:
+                plan = super().plan(x, target)
+                takeover._count(self, x, plan)
+                return plan
+
+        class FastCollateMixup:
+            """What the script takes for timm's; it goes no further than `create_loader`, which unpacks it."""
+
+            def __init__(self, *args, **kwargs) -> None:
+                self.mixup = Mixup(*args, **kwargs)
+
+            def __call__(self, batch) -> None:
+                raise RuntimeError(
+                    "sage_timm mixes after timm's create_loader, but this script gave its FastCollateMixup to another "
+                    "loader; mix its batches on the device by `images, target = mixup_fn(images, target)`"
+                )
+
+        return Mixup, FastCollateMixup
+
+    def _mixing_create_loader(self, collate: type):
+        original = timm.data.loader.create_loader
+
+        @functools.wraps(original)
+        def create_loader(*args, **kwargs):
+            call = _bind(original, args, kwargs)
+            if not call.arguments["is_training"]:
+                return original(*args, **kwargs)
+            self._note_statistics(call.arguments)
+            mixing = call.arguments["collate_fn"]
+            if not isinstance(mixing, collate):
+                return original(*args, **kwargs)
+            call.arguments["collate_fn"] = None
+            return MixLoader(original(*call.args, **call.kwargs), mixing.mixup)
+
+        return create_loader
+
+    def _noted_create_transform(self):
+        original = timm.data.transforms_factory.create_transform
+
+        @functools.wraps(original)
+        def create_transform(*args, **kwargs):
+            arguments = _bind(original, args, kwargs).arguments
+            if arguments["is_training"]:
+                self._note_statistics(arguments)
+            return original(*args, **kwargs)
+
+        return create_transform
+
+    def _noted_create_model(self):
+        original = timm.models.create_model
+
+        @functools.wraps(original)
+        def create_model(*args, **kwargs) -> nn.Module:
+            model = original(*args, **kwargs)
+            self.trained_model = self.trained_model or model
+            return model
+
+        return create_model
+
+    def _note_statistics(self, arguments: dict) -> None:
+        """Remember the normalisation of the training images and tell the saliency source."""
+        mean, std = (s if isinstance(s, (tuple, list)) else (s,) for s in (arguments["mean"], arguments["std"]))
+        self.mean, self.std = tuple(mean), tuple(std)
+        if hasattr(self.source, "normalized_with"):
+            self.source.normalized_with(self.mean, self.std)
+
+    def saliency(self) -> Source:
+        """Create the run's saliency source, once; in a distributed run a node's first rank gets the weights first."""
+        if self.source is not None:
+            return self.source
+        name = self.settings.get("saliency") or "gradient"
+        model, checkpoint, size = (self.settings.get(f"saliency_{key}") for key in ("model", "checkpoint", "size"))
+        if name == "self":
+            if model or checkpoint:
+                refuse("--saliency self follows the model in training; drop --saliency-model and --saliency-checkpoint")
+            self.source = _SelfOnceBuilt(self, size)
+        else:
+            with _first_rank_first():
+                try:
+                    self.source = create_saliency(
+                        name,
+                        model=model,
+                        checkpoint=checkpoint,
+                        size=size,
+                        mean=self.mean,
+                        std=self.std,
+                        in_chans=self.in_chans,
+                    )
+                except (RuntimeError, TypeError, ValueError) as error:
+                    refuse(str(error))
+        return self.source
+
+    def _announce(self, mixup: SageMixup) -> None:
+        """Say what mixes; refuse settings that leave SAGE nothing."""
+        self.built = True
+        if mixup.mix_prob == 0:
+            refuse("the mixing probability must be > 0 with --sage, got 0: nothing would be mixed; set --mixup-prob")
+        if mixup.cutmix_alpha > 0 and mixup.switch_prob == 1:
+            refuse(
+                "the switch probability must be < 1 with --sage, got 1: CutMix would take all; set --mixup-switch-prob"
+            )
+        cutmix = f"min-max {mixup.cutmix_minmax}" if mixup.cutmix_minmax else f"alpha {mixup.cutmix_alpha:g}"
+        share = f", CutMix ({cutmix}) for {mixup.switch_prob:.0%} of it" if mixup.cutmix_alpha > 0 else ""
+        say(
+            f"SAGE (ratio {mixup.lam_max:g} * Beta({mixup.mixup_alpha:g})) with probability {mixup.mix_prob:g} per "
+            f"{mixup.mode}{share}; {mixup.num_classes} classes, smoothing {mixup.label_smoothing:g}; "
+            f"saliency: {mixup.saliency!r}"
+        )
+
+    def _count(self, mixup: SageMixup, images: torch.Tensor, plan: MixPlan | None) -> None:
+        """Count a batch; fail where mixing was possible so often that its absence is no chance."""
+        if self.calls == 0:
+            statistics = (
+                f"mean {self.mean}, std {self.std}" if self.mean else "the saliency model's statistics, it is taken"
+            )
+            size = " x ".join(map(str, images.shape))
+            say(f"first batch {size}, {images.dtype} on {images.device}, normalised with {statistics}")
+        self.calls += 1
+        self.chances += mixup.mixup_enabled
+        self.mixed += plan is not None
+        if not self.mixed and self.chances and (1 - mixup.mix_prob) ** self.chances < 1e-9:
+            raise RuntimeError(
+                f"sage_timm: none of {self.chances} batches was mixed though --sage was asked for; the last had "
+                f"{len(images)} image(s), and an image needs a partner: set a batch size of at least 2"
+            )
+
+    def _stepped(self) -> None:
+        """Fail at the first optimizer step where no batch has come through Mixup before."""
+        if self.calls == 0:
+            raise RuntimeError(
+                "sage_timm: --sage was asked for, but the optimizer stepped before any batch was given to Mixup; the "
+                "script must call it (`images, target = mixup_fn(images, target)`) or give it to timm's create_loader"
+            )
+
+
+class _SelfOnceBuilt:
+    """The saliency of the model in training, which a script may build after its Mixup."""
+
+    def __init__(self, takeover: Takeover, size: int | None) -> None:
+        self.takeover, self.size, self.source = takeover, size, None
+
+    def __call__(self, images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        if self.source is None:
+            model = self.takeover.trained_model
+            if model is None:
+                raise RuntimeError(
+                    "--saliency self needs a model that the script builds by timm's create_model, found none"
+                )
+            self.source = create_saliency("self", model=model, size=self.size)
+        return self.source(images, target)
+
+    def __repr__(self) -> str:
+        return "gradient of the model in training"
+
+
+def _bind(function, args: tuple, kwargs: dict) -> inspect.BoundArguments:
+    call = inspect.signature(function).bind(*args, **kwargs)
+    call.apply_defaults()
+    return call
+
+
+@contextlib.contextmanager
+def _first_rank_first() -> Iterator[None]:
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    first = not distributed or int(os.environ.get("LOCAL_RANK", torch.distributed.get_rank())) == 0
+    if not first:
+        torch.distributed.barrier()
+    try:
+        yield
+    finally:
+        if distributed and first:
+            torch.distributed.barrier()
+
+
+def say(message: str) -> None:
+    """Print a line of ours, from the first rank alone."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"sage_timm: {message}", file=sys.stderr, flush=True)
+
+
+def refuse(message: str) -> None:
+    """End the run with one line."""
+    print(f"sage_timm: error: {message}", file=sys.stderr, flush=True)
+    sys.exit(2)
