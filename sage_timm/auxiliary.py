@@ -9,7 +9,7 @@ import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.utils import get_session
 from timm.data import resolve_model_data_config
-from timm.models import clean_state_dict, create_model, get_pretrained_cfg, is_model
+from timm.models import clean_state_dict, create_model, get_pretrained_cfg, is_model_pretrained
 from torch import nn
 
 DEFAULT_MODEL = "mobilenetv3_small_100.lamb_in1k"
@@ -49,6 +49,7 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
+@torch.inference_mode(False)
 def load_auxiliary(
     model: str | nn.Module | None = None, checkpoint: str | os.PathLike | None = None, in_chans: int = 3
 ) -> Auxiliary:
@@ -107,12 +108,12 @@ def _from_pretrained(name: str, in_chans: int) -> Auxiliary:
     elif ":" in name:
         _require_network(name)
     else:
-        config = get_pretrained_cfg(name) if is_model(name) else None
-        if config is None or not config.has_weights:
+        if not is_model_pretrained(name):
             raise ValueError(
                 f"`model` must name a timm model with pretrained weights, got {name!r}; "
                 f"timm.list_pretrained() lists them, or give its weights by checkpoint=PATH"
             )
+        config = get_pretrained_cfg(name)
         cached = _cached_weights(config.hf_hub_id, config.hf_hub_filename)
         if cached:
             overlay = {"file": cached}

@@ -4,9 +4,10 @@ import argparse
 import contextlib
 import functools
 import os
-import runpy
 import sys
+import types
 import weakref
+from pathlib import Path
 
 from .takeover import Takeover, refuse, say
 
@@ -51,8 +52,16 @@ def main(argv: list[str] | None = None) -> None:
         if given.get("sage"):
             takeover.activate({})
         with _flags_on_parsers(takeover, given):
-            runpy.run_path(script, run_name="__main__")
+            _run_as_main(script)
         takeover.finish()
+
+
+def _run_as_main(script: str) -> None:
+    """Execute the script as the module `__main__`, where pickles and spawned workers look for it."""
+    module = types.ModuleType("__main__")
+    module.__file__, module.__builtins__ = script, __builtins__
+    sys.modules["__main__"] = module
+    exec(compile(Path(script).read_bytes(), script, "exec", dont_inherit=True), vars(module))
 
 
 @contextlib.contextmanager

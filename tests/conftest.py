@@ -1,0 +1,49 @@
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from sage_timm import create_saliency
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    import numpy as np
+
+    np.random.seed(0)
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    torch.manual_seed(1)
+    return timm.create_model("test_resnet", num_classes=5)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory, tiny_model):
+    path = tmp_path_factory.mktemp("weights") / "tiny.pth"
+    torch.save({"arch": "test_resnet", "state_dict": tiny_model.state_dict()}, path)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def spectral():
+    return create_saliency("spectral")
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory):
+    """Three classes of 8 training and 2 validation images, 24 x 24, each class a colour with noise."""
+    root = tmp_path_factory.mktemp("images")
+    generator = torch.Generator().manual_seed(0)
+    for split, count in (("train", 8), ("validation", 2)):
+        for label in range(3):
+            folder = root / split / f"class{label}"
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = torch.randint(0, 80, (24, 24, 3), generator=generator, dtype=torch.uint8)
+                pixels[..., label] += 150
+                Image.fromarray(pixels.numpy()).save(folder / f"{i}.png")
+    return root

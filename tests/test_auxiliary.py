@@ -1,0 +1,212 @@
+import argparse
+import copy
+import json
+import os
+import pickle
+import time
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from sage_timm import create_saliency
+from sage_timm.auxiliary import DEFAULT_MODEL, load_auxiliary, unwrap
+
+IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+
+
+def logits(model):
+    with torch.no_grad():
+        return copy.deepcopy(model).eval()(IMAGES)
+
+
+def save(tmp_path, kind, model):
+    weights, path = model.state_dict(), tmp_path / f"weights.{kind.split()[0]}"
+    if kind == "safetensors":
+        save_file(weights, path)
+    elif kind == "pth":
+        torch.save(weights, path)
+    elif kind == "pth wrapped":
+        torch.save({"model": {f"module._orig_mod.{k}": v for k, v in weights.items()}}, path)
+    elif kind == "pth.tar":
+        args = argparse.Namespace(model_kwargs={}, mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6])
+        torch.save({"arch": "test_resnet", "state_dict": weights, "args": args, "epoch": 3, "metric": 1.5}, path)
+    elif kind == "pth.tar ema":
+        worse = {k: torch.zeros_like(v) for k, v in weights.items()}
+        torch.save({"arch": "test_resnet", "state_dict": worse, "state_dict_ema": weights}, path)
+    return path
+
+
+KINDS = ["safetensors", "pth", "pth wrapped", "pth.tar", "pth.tar ema"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_checkpoints(kind, tmp_path, tiny_model):
+    path = save(tmp_path, kind, tiny_model)
+    auxiliary = load_auxiliary("test_resnet", path)
+    assert torch.allclose(logits(auxiliary.model), logits(tiny_model))
+    assert not auxiliary.model.training and not any(p.requires_grad for p in auxiliary.model.parameters())
+    assert str(path) in auxiliary.origin and auxiliary.size is None
+
+
+def test_the_checkpoint_names_its_architecture_and_statistics(tmp_path, tiny_model):
+    auxiliary = load_auxiliary(None, save(tmp_path, "pth.tar", tiny_model))
+    assert torch.allclose(logits(auxiliary.model), logits(tiny_model))
+    assert auxiliary.mean == (0.1, 0.2, 0.3) and auxiliary.std == (0.4, 0.5, 0.6)
+
+
+def test_greyscale_checkpoints(tmp_path):
+    model = timm.create_model("test_resnet", num_classes=4, in_chans=1)
+    torch.save(model.state_dict(), tmp_path / "grey.pth")
+    auxiliary = load_auxiliary("test_resnet", tmp_path / "grey.pth", in_chans=1)
+    assert auxiliary.model(torch.zeros(1, 1, 32, 32)).shape == (1, 4)
+
+
+def test_local_dir(tmp_path, tiny_model):
+    config = {
+        "architecture": "test_resnet",
+        "num_classes": 5,
+        "pretrained_cfg": {"num_classes": 5, "input_size": [3, 96, 96]},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file(tiny_model.state_dict(), tmp_path / "model.safetensors")
+    auxiliary = load_auxiliary(f"local-dir:{tmp_path}")
+    assert torch.allclose(logits(auxiliary.model), logits(tiny_model))
+    assert auxiliary.size == (48, 48), "half the input size of pretrained weights"
+
+
+def test_pretrained_weights_in_the_hub_cache_need_no_network(tmp_path, monkeypatch):
+    model = timm.create_model("test_resnet")
+    save_file(model.state_dict(), tmp_path / "cached.safetensors")
+    monkeypatch.setattr("sage_timm.auxiliary.try_to_load_from_cache", lambda *_: str(tmp_path / "cached.safetensors"))
+    monkeypatch.setattr("sage_timm.auxiliary._require_network", lambda name: pytest.fail("asked for the network"))
+    auxiliary = load_auxiliary("test_resnet.r160_in1k")
+    assert torch.allclose(logits(auxiliary.model), logits(model))
+    assert auxiliary.size == (80, 80) and "test_resnet.r160_in1k, pretrained" in auxiliary.origin
+    grey = load_auxiliary("test_resnet.r160_in1k", in_chans=1)
+    assert grey.model(torch.zeros(1, 1, 32, 32)).shape == (1, 1000)
+
+
+def test_pretrained_weights_come_from_timm_where_the_hub_answers(monkeypatch):
+    asked = []
+
+    def create_model(name, **kwargs):
+        asked.append((name, kwargs))
+        return timm.create_model("test_resnet")
+
+    monkeypatch.setattr("sage_timm.auxiliary._require_network", lambda name: None)
+    monkeypatch.setattr("sage_timm.auxiliary.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr("sage_timm.auxiliary.create_model", create_model)
+    load_auxiliary()
+    assert asked == [(DEFAULT_MODEL, {"pretrained": True, "in_chans": 3, "pretrained_cfg_overlay": None})]
+
+
+def test_the_default_model_has_weights():
+    assert timm.models.get_pretrained_cfg(DEFAULT_MODEL).has_weights
+
+
+@pytest.mark.parametrize("name", [DEFAULT_MODEL, "hf-hub:nobody/nothing"])
+def test_no_network_is_one_clear_error_within_seconds(name, monkeypatch):
+    class Unreachable:
+        def head(self, url, timeout):
+            assert timeout <= 5
+            raise ConnectionError("no route")
+
+    monkeypatch.setattr("sage_timm.auxiliary.get_session", Unreachable)
+    monkeypatch.setattr("sage_timm.auxiliary.try_to_load_from_cache", lambda *_: None)
+    start = time.monotonic()
+    with pytest.raises(RuntimeError) as caught:
+        create_saliency("gradient", model=name)
+    assert time.monotonic() - start < 5
+    text = str(caught.value)
+    assert "\n" not in text
+    for part in (name, "no route", "checkpoint=PATH", "--saliency-checkpoint", "local-dir:", "spectral"):
+        assert part in text
+
+
+def test_offline_mode_asks_nobody(monkeypatch):
+    monkeypatch.setattr("sage_timm.auxiliary.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("sage_timm.auxiliary.get_session", lambda: pytest.fail("asked for the network"))
+    monkeypatch.setattr("sage_timm.auxiliary.try_to_load_from_cache", lambda *_: None)
+    with pytest.raises(RuntimeError, match="HF_HUB_OFFLINE is set"):
+        load_auxiliary()
+
+
+class Malice:
+    def __reduce__(self):
+        return (os.system, ("touch executed",))
+
+
+def bad_files(tmp_path, model):
+    weights = model.state_dict()
+    torch.save(weights, tmp_path / "whole.pth")
+    (tmp_path / "truncated.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:2000])
+    (tmp_path / "page.pth").write_text("<!DOCTYPE html><html>Not found</html>")
+    (tmp_path / "page.safetensors").write_text("<!DOCTYPE html><html>Not found</html>")
+    (tmp_path / "malice.pth").write_bytes(pickle.dumps({"state_dict": Malice()}))
+    torch.save({"state_dict": weights, "extra": Malice()}, tmp_path / "malice2.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    torch.save({"epoch": 3}, tmp_path / "no_weights.pth")
+    torch.save({k: v for k, v in weights.items() if "layer2" not in k}, tmp_path / "incomplete.pth")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "truncated.pth",
+        "page.pth",
+        "page.safetensors",
+        "malice.pth",
+        "malice2.pth",
+        "list.pth",
+        "no_weights.pth",
+        "incomplete.pth",
+        "missing.pth",
+    ],
+)
+def test_bad_checkpoints_are_one_line_and_run_nothing(name, tmp_path, tiny_model, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bad_files(tmp_path, tiny_model)
+    with pytest.raises(ValueError, match=r"`checkpoint` must") as caught:
+        load_auxiliary("test_resnet", tmp_path / name)
+    assert name in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_the_architecture_must_fit_and_be_known(tmp_path, tiny_model):
+    path = save(tmp_path, "pth", tiny_model)
+    with pytest.raises(ValueError, match="must hold weights of 'test_vit'"):
+        load_auxiliary("test_vit", path)
+    with pytest.raises(ValueError, match="must name the architecture"):
+        load_auxiliary(None, path)
+    with pytest.raises(ValueError, match="'no_such_model' can't be created"):
+        load_auxiliary("no_such_model", path)
+
+
+@pytest.mark.parametrize("name", ["no_such_model", "resnet18.no_such_tag", "lcnet_035"])
+def test_models_without_weights_are_refused_rather_than_random(name):
+    with pytest.raises(ValueError, match="must name a timm model with pretrained weights"):
+        load_auxiliary(name)
+
+
+def test_a_module_and_a_checkpoint_are_too_much(tiny_model):
+    with pytest.raises(ValueError, match="must be None where `model` is a module"):
+        load_auxiliary(tiny_model, "some.pth")
+
+
+def test_missing_local_dir():
+    with pytest.raises(ValueError, match="existing folder"):
+        load_auxiliary("local-dir:/does/not/exist")
+
+
+def test_random_state_is_left_as_found(tmp_path, tiny_model):
+    path, before = save(tmp_path, "pth", tiny_model), torch.get_rng_state()
+    load_auxiliary("test_resnet", path)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_unwrap(tiny_model):
+    assert unwrap(tiny_model) is tiny_model
+    assert unwrap(torch.compile(tiny_model)) is tiny_model
+    assert unwrap(torch.nn.DataParallel(tiny_model)) is tiny_model

@@ -1,0 +1,513 @@
+"""The launcher on whole scripts: scripts/train.py and others in both parser styles; own processes where it matters."""
+
+import argparse
+import logging
+import os
+import runpy
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import timm.data
+import timm.data.mixup
+import timm.loss
+import torch
+import yaml
+
+from sage_timm import launch, takeover
+
+TRAIN = Path(__file__).parent.parent / "scripts" / "train.py"
+RUN = [
+    "--model",
+    "test_resnet",
+    "--num-classes",
+    "3",
+    "--input-size",
+    "3",
+    "24",
+    "24",
+    "-b",
+    "8",
+    "-j",
+    "0",
+    "--epochs",
+    "1",
+    "--warmup-epochs",
+    "0",
+    "--lr",
+    "0.01",
+    "--device",
+    "cpu",
+    "--no-aug",
+]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run a script through the launcher in this process; return what it wrote to stderr."""
+
+    def run(*argv, cwd=tmp_path):
+        monkeypatch.chdir(cwd)
+        monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+        monkeypatch.setattr(logging.getLogger(), "handlers", list(logging.getLogger().handlers))
+        monkeypatch.setattr(sys, "argv", list(sys.argv))
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+        before = timm.data.Mixup, timm.data.create_loader, argparse.ArgumentParser.parse_known_args
+        modules = set(sys.modules)
+        try:
+            launch.main([str(arg) for arg in argv])
+        finally:
+            for name in set(sys.modules) - modules:
+                if "_style" in name:
+                    del sys.modules[name]
+            assert (timm.data.Mixup, timm.data.create_loader, argparse.ArgumentParser.parse_known_args) == before
+        return capsys.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def losses(monkeypatch):
+    """Record the targets that the soft-target loss of scripts/train.py sees."""
+    seen, forward = [], timm.loss.SoftTargetCrossEntropy.forward
+
+    def spy(self, x, target):
+        seen.append(target)
+        return forward(self, x, target)
+
+    monkeypatch.setattr(timm.loss.SoftTargetCrossEntropy, "forward", spy)
+    return seen
+
+
+def mixed_rows(target, smoothing=0.1):
+    """Rows with more than one class over the smoothing floor."""
+    return ((target > smoothing / target.shape[1] + 1e-4).sum(1) > 1).sum().item()
+
+
+@pytest.fixture
+def train(run, image_folder, tmp_path):
+    def train(*argv):
+        return run(TRAIN, "--data-dir", image_folder, *RUN, "--output", tmp_path, "--experiment", "run", *argv)
+
+    return train
+
+
+SAGE = ("--mixup", "1.0", "--sage", "--saliency", "spectral")
+
+
+@pytest.mark.parametrize("path", [[], ["--no-prefetcher"]])
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_both_loader_paths_mix(path, workers, train, losses):
+    err = train(*SAGE, "-j", workers, *path)
+    assert len(losses) == 3 and all(mixed_rows(target) > 0 for target in losses)
+    assert all(torch.allclose(target.sum(1), torch.ones(8)) for target in losses)
+    said = [line for line in err.splitlines() if line.startswith("sage_timm: ")]
+    assert len(said) == 2
+    assert "SAGE (ratio 0.6 * Beta(1)) with probability 1 per batch; 3 classes, smoothing 0.1" in said[0]
+    assert "saliency: spectral residual at 64 px" in said[0]
+    assert "first batch 8 x 3 x 24 x 24, torch.float32 on cpu, normalised with mean (0.5, 0.5, 0.5)" in said[1]
+
+
+def test_without_the_flag_the_run_is_the_plain_run(train, losses, monkeypatch):
+    err = train("--mixup", "1.0")
+    launched = list(losses)
+    losses.clear()
+    monkeypatch.setattr(sys, "argv", [str(TRAIN), *sys.argv[1:]])
+    runpy.run_path(str(TRAIN), run_name="__main__")
+    assert "sage_timm" not in err
+    assert len(losses) == len(launched) == 3
+    assert all(torch.equal(a, b) for a, b in zip(launched, losses, strict=True))
+
+
+def test_flags_stand_in_help(train, capsys):
+    with pytest.raises(SystemExit) as caught:
+        train("--help")
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    for flag in ("--sage", "--saliency", "--saliency-model", "--saliency-checkpoint", "--saliency-size"):
+        assert flag in text
+    assert "--sage-lam-max" in text and "--sage-search-fraction" in text and "--mixup-prob" in text
+
+
+def test_yaml_and_args_yaml_rerun(train, losses, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("sage: true\nsaliency: spectral\nmixup: 0.7\nsage_lam_max: 0.9\n")
+    err = train("-c", tmp_path / "recipe.yaml", "--sage-search-fraction", "0.5")
+    assert "ratio 0.9 * Beta(0.7)" in err and len(losses) == 3
+    saved = yaml.safe_load((tmp_path / "run" / "args.yaml").read_text())
+    expected = {"sage": True, "saliency": "spectral", "sage_lam_max": 0.9, "sage_search_fraction": 0.5, "mixup": 0.7}
+    assert {key: saved[key] for key in expected} == expected
+    first = list(losses)
+    losses.clear()
+    err = train("-c", tmp_path / "run" / "args.yaml")
+    assert "ratio 0.9 * Beta(0.7)" in err
+    assert len(losses) == 3 and all(torch.equal(a, b) for a, b in zip(first, losses, strict=True))
+
+
+def test_the_command_line_overrules_the_yaml(train, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("sage: true\nsaliency: gradient\nmixup: 1.0\n")
+    assert "saliency: spectral" in train("-c", tmp_path / "recipe.yaml", "--saliency", "spectral")
+
+
+def test_cutmix_keeps_its_share(train, losses):
+    assert ", CutMix (alpha 1) for 50% of it" in train(*SAGE, "--cutmix", "1.0", "--mixup-mode", "elem")
+
+
+@pytest.mark.parametrize("path", [[], ["--no-prefetcher"]])
+def test_off_epoch_is_obeyed_with_persistent_workers(path, train, losses):
+    train(*SAGE, "-j", "1", "--epochs", "3", "--mixup-off-epoch", "2", *path)
+    per_epoch = [sum(mixed_rows(target) for target in losses[3 * e : 3 * e + 3]) for e in range(3)]
+    assert len(losses) == 9 and per_epoch[0] > 0 and per_epoch[1] > 0 and per_epoch[2] == 0
+
+
+def test_a_closed_gate_is_opened(train, losses, tmp_path):
+    err = train("--sage", "--saliency", "spectral")
+    assert "--mixup is 0, so SAGE would never mix; it takes --mixup 1.0" in err
+    assert len(losses) == 3 and all(mixed_rows(target) > 0 for target in losses)
+    assert yaml.safe_load((tmp_path / "run" / "args.yaml").read_text())["mixup"] == 1.0
+
+
+def test_cutmix_alone_opens_it_too(train, losses):
+    err = train("--sage", "--saliency", "spectral", "--cutmix", "1.0")
+    assert "it takes --mixup 1.0" in err and "CutMix (alpha 1) for 50%" in err and len(losses) == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--mixup-prob", "0"], "the mixing probability must be > 0 with --sage, got 0"),
+        (["--cutmix", "1.0", "--mixup-switch-prob", "1"], "the switch probability must be < 1 with --sage, got 1"),
+        (["--saliency-size", "2"], "`size` must be at least 4, got 2"),
+        (["--saliency-model", "resnet18"], "'spectral' saliency takes no model"),
+        (["--saliency", "gradient", "--saliency-checkpoint", "nowhere.pth"], "`checkpoint` must be an existing file"),
+        (["--saliency", "self", "--saliency-model", "resnet18"], "--saliency self follows the model in training"),
+    ],
+)
+def test_refusals_are_one_line(flags, message, train, capsys):
+    with pytest.raises(SystemExit) as caught:
+        train(*SAGE, *flags)
+    err = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert [line for line in err.splitlines() if "sage_timm: error: " in line and message in line]
+
+
+@pytest.mark.parametrize("flag", ["--naflex-loader", "--aug-splits=3", "--jsd-loss"])
+def test_what_cannot_be_combined_is_refused_by_name(flag, run, tmp_path, capsys):
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+        import argparse
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--mixup", type=float, default=0.0)
+        parser.add_argument("--naflex-loader", action="store_true")
+        parser.add_argument("--jsd-loss", action="store_true")
+        parser.add_argument("--aug-splits", type=int, default=0)
+        parser.parse_args()
+        raise RuntimeError("went on")
+        """)
+    )
+    with pytest.raises(SystemExit) as caught:
+        run(script, "--sage", flag)
+    assert caught.value.code == 2
+    assert f"{flag.split('=')[0]} can't be combined with --sage" in capsys.readouterr().err
+
+
+def test_saliency_flags_without_sage_are_not_silent(train):
+    assert "--saliency has no effect without --sage" in train("--saliency", "spectral", "--mixup", "1.0")
+
+
+def test_checkpoint_and_statistics_reach_the_saliency_model(train, checkpoint, monkeypatch):
+    created = []
+    original = takeover.create_saliency
+
+    def create(*args, **kwargs):
+        created.append(original(*args, **kwargs))
+        return created[-1]
+
+    monkeypatch.setattr(takeover, "create_saliency", create)
+    flags = ["--saliency", "gradient", "--saliency-checkpoint", checkpoint, "--saliency-size", "20"]
+    statistics = ["--mean", "0.1", "0.2", "0.3", "--std", "0.4", "0.5", "0.6"]
+    for path in ([], ["--no-prefetcher"]):
+        err = train("--mixup", "1", "--sage", *flags, *statistics, *path)
+        assert f"gradient of test_resnet, weights of {checkpoint}, at 20 x 20 px" in err
+        assert created[-1].mean == (0.1, 0.2, 0.3) and created[-1].std == (0.4, 0.5, 0.6)
+
+
+def test_greyscale_runs(train, losses, tmp_path):
+    import timm
+
+    model = timm.create_model("test_resnet", num_classes=3, in_chans=1)
+    torch.save({"arch": "test_resnet", "state_dict": model.state_dict()}, tmp_path / "grey.pth")
+    flags = ["--saliency-checkpoint", tmp_path / "grey.pth", "--mean", "0.4", "--std", "0.3"]
+    err = train("--mixup", "1", "--sage", "--input-size", "1", "24", "24", *flags)
+    assert "first batch 8 x 1 x 24 x 24" in err and len(losses) == 3
+
+
+def test_self_saliency_uses_the_model_that_the_script_trains(train, losses, monkeypatch):
+    models, original = [], takeover.create_saliency
+
+    def create(name, model, size):
+        models.append(model)
+        return original(name, model=model, size=size)
+
+    monkeypatch.setattr(takeover, "create_saliency", create)
+    err = train("--mixup", "1", "--sage", "--saliency", "self")
+    assert "saliency: gradient of the model in training" in err
+    assert len(models) == 1 and all(p.grad is not None for p in models[0].parameters())
+    assert sum(mixed_rows(target) for target in losses) > 0
+
+
+DEIT_ENGINE = """
+from typing import Optional
+from timm.data import Mixup
+
+def train_one_epoch(model, loader, optimizer, criterion, mixup_fn: Optional[Mixup] = None):
+    rows = 0
+    for samples, targets in loader:
+        if mixup_fn is not None:
+            samples, targets = mixup_fn(samples, targets)
+            rows += ((targets > 0.04).sum(1) > 1).sum().item()
+        loss = criterion(model(samples), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    print("MIXED", rows)
+"""
+
+DEIT = """
+import argparse
+import torch
+from torchvision import datasets
+from timm.data import create_transform
+from timm.loss import SoftTargetCrossEntropy
+from timm.models import create_model
+from {mixup_module} import Mixup
+from {engine} import train_one_epoch
+
+def get_args_parser():
+    parser = argparse.ArgumentParser("deit style", add_help=False)
+    parser.add_argument("--mixup", type=float, default=0.8)
+    parser.add_argument("--cutmix", type=float, default=1.0)
+    parser.add_argument("--mixup-prob", type=float, default=1.0)
+    parser.add_argument("--mixup-switch-prob", type=float, default=0.5)
+    parser.add_argument("--data-path")
+    return parser
+
+def main(args):
+    transform = create_transform(24, is_training=True, mean=(0.3, 0.3, 0.3), std=(0.2, 0.2, 0.2))
+    loader = torch.utils.data.DataLoader(datasets.ImageFolder(args.data_path, transform), batch_size=8, shuffle=True)
+    mixup_fn = None
+    if args.mixup > 0 or args.cutmix > 0:
+        mixup_fn = Mixup(
+            mixup_alpha=args.mixup, cutmix_alpha=args.cutmix, cutmix_minmax=None, prob=args.mixup_prob,
+            switch_prob=args.mixup_switch_prob, mode="batch", label_smoothing=0.1, num_classes=3)
+    model = create_model("test_resnet", num_classes=3)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    {call}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser("training", parents=[get_args_parser()])
+    main(parser.parse_args())
+"""
+CALL = "train_one_epoch(model, loader, optimizer, SoftTargetCrossEntropy(), mixup_fn)"
+
+
+@pytest.fixture
+def deit(tmp_path, image_folder):
+    def write(call=CALL, mixup_module="timm.data"):
+        number = len(list(tmp_path.glob("*_style*")))
+        engine = f"engine_style{number}"
+        (tmp_path / f"{engine}.py").write_text(DEIT_ENGINE)
+        script = tmp_path / f"main_style{number}.py"
+        script.write_text(DEIT.format(mixup_module=mixup_module, engine=engine, call=call))
+        return script, "--data-path", image_folder / "train"
+
+    return write
+
+
+@pytest.mark.parametrize("module", ["timm.data", "timm.data.mixup"])
+def test_deit_style(module, deit, run):
+    script, *args = deit(mixup_module=module)
+    err = run(script, *args, "--sage", "--saliency", "spectral", "--cutmix", "0")
+    assert "ratio 0.6 * Beta(0.8)" in err and "normalised with mean (0.3, 0.3, 0.3), std (0.2, 0.2, 0.2)" in err
+
+
+def test_deit_style_mixes_rows(deit, run, capsys, monkeypatch):
+    script, *args = deit()
+    printed = []
+    monkeypatch.setattr("builtins.print", lambda *a, **k: printed.append(a))
+    run(script, *args, "--sage", "--saliency", "spectral")
+    assert [a for a in printed if a[0] == "MIXED" and a[1] > 0]
+
+
+def test_deit_style_self_saliency_though_the_model_is_built_later(deit, run):
+    script, *args = deit()
+    assert "gradient of the model in training" in run(script, *args, "--cutmix", "0", "--sage", "--saliency", "self")
+
+
+def test_a_script_that_never_gives_batches_to_mixup_fails_at_the_first_step(deit, run):
+    script, *args = deit(call="train_one_epoch(model, loader, optimizer, torch.nn.CrossEntropyLoss())")
+    with pytest.raises(RuntimeError, match="the optimizer stepped before any batch was given to Mixup"):
+        run(script, *args, "--sage", "--saliency", "spectral")
+
+
+def test_a_script_that_never_builds_mixup_fails(deit, run, capsys):
+    script, *args = deit()
+    script.write_text(script.read_text().replace("mixup_fn = Mixup(", "mixup_fn = dict("))
+    script.write_text(script.read_text().replace(CALL, "pass"))
+    with pytest.raises(SystemExit) as caught:
+        run(script, *args, "--sage", "--saliency", "spectral")
+    assert caught.value.code == 2
+    assert "the script never built timm's Mixup or FastCollateMixup" in capsys.readouterr().err
+
+
+def test_batches_of_one_fail_rather_than_train_unmixed(train):
+    with pytest.raises(RuntimeError, match=r"none of 1 batches was mixed .* set a batch size of at least 2"):
+        train(*SAGE, "-b", "1")
+
+
+def test_rare_mixing_is_not_mistaken_for_none(train):
+    train(*SAGE, "--mixup-prob", "0.001")
+
+
+def test_a_collate_in_a_foreign_loader_says_what_to_do(deit, run):
+    script, *args = deit()
+    text = script.read_text().replace("import Mixup", "import FastCollateMixup as Mixup")
+    call = "next(iter(torch.utils.data.DataLoader(loader.dataset, batch_size=4, collate_fn=mixup_fn)))"
+    script.write_text(text.replace(CALL, call))
+    with pytest.raises(RuntimeError, match="gave its FastCollateMixup to another loader"):
+        run(script, *args, "--sage", "--saliency", "spectral")
+
+
+SWIN_BUILD = """
+import torch
+from timm.data import Mixup
+
+def build_mixup(config):
+    return Mixup(mixup_alpha=config["MIXUP"], cutmix_alpha=0.0, label_smoothing=0.1, num_classes=3)
+"""
+SWIN = """
+import argparse
+import torch
+from build_style import build_mixup
+
+parser = argparse.ArgumentParser("swin style")
+parser.add_argument("--cfg")
+args = parser.parse_args()
+images, target = build_mixup({"MIXUP": 0.8})(torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 0]))
+assert args.cfg == "x.yaml" and type(build_mixup({"MIXUP": 1.0})).__mro__[1].__name__ == "SageMixup"
+"""
+
+
+def test_swin_style_with_a_strict_parser_and_no_mixup_flag(run, tmp_path):
+    (tmp_path / "build_style.py").write_text(SWIN_BUILD)
+    (tmp_path / "swin.py").write_text(SWIN)
+    err = run(tmp_path / "swin.py", "--cfg", "x.yaml", "--sage", "--saliency", "spectral")
+    assert "ratio 0.6 * Beta(0.8)" in err
+
+
+def test_usage_and_missing_scripts(run, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run()
+    assert caught.value.code == 2
+    with pytest.raises(SystemExit) as caught:
+        run("--help")
+    assert caught.value.code == 0 and "--saliency-checkpoint" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as caught:
+        run("no_such_script.py", "--sage")
+    assert caught.value.code == 2
+    assert "SCRIPT must be an existing file, got 'no_such_script.py'" in capsys.readouterr().err
+
+
+def test_wrong_flag_values_are_argparse_errors(train, capsys):
+    with pytest.raises(SystemExit) as caught:
+        train("--sage", "--saliency", "grad")
+    assert caught.value.code == 2 and "invalid choice: 'grad'" in capsys.readouterr().err
+
+
+def python(*argv, cwd, **environment):
+    return subprocess.run(
+        [sys.executable, *map(str, argv)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **environment},
+    )
+
+
+ERRORS = """
+import sys, os
+import helper_module
+def fail():
+    raise ValueError("mine")
+print(sys.argv, sys.path[0], __name__, os.path.basename(__file__), sys.modules["__main__"].fail is fail)
+if sys.argv[1] == "exit":
+    sys.exit(7)
+fail()
+"""
+
+
+@pytest.mark.parametrize("how", ["exit", "fail"])
+def test_exit_codes_tracebacks_and_main_are_the_scripts_own(how, tmp_path):
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "helper_module.py").write_text("")
+    (tmp_path / "inner" / "script.py").write_text(ERRORS)
+    direct = python("inner/script.py", how, cwd=tmp_path)
+    launched = python("-m", "sage_timm", "inner/script.py", how, cwd=tmp_path)
+    assert direct.returncode == launched.returncode == {"exit": 7, "fail": 1}[how]
+    assert launched.stdout.splitlines() == direct.stdout.splitlines()
+    assert launched.stderr.replace(str(tmp_path) + "/", "") == direct.stderr.replace(str(tmp_path) + "/", "")
+
+
+SPAWN = """
+import argparse
+import torch
+from timm.data import Mixup
+
+class DS(torch.utils.data.Dataset):
+    def __len__(self): return 8
+    def __getitem__(self, i): return torch.rand(3, 8, 8), i % 3
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--mixup", type=float, default=1.0)
+    args = parser.parse_args()
+    mixup = Mixup(mixup_alpha=args.mixup, num_classes=3)
+    for method in ("fork", "spawn", "forkserver"):
+        loader = torch.utils.data.DataLoader(DS(), batch_size=4, num_workers=1, multiprocessing_context=method)
+        print(method, sum(mixup(x, y)[1].shape[0] for x, y in loader))
+"""
+
+
+def test_workers_of_every_start_method(tmp_path):
+    (tmp_path / "script.py").write_text(SPAWN)
+    result = python("-m", "sage_timm", "script.py", "--sage", "--saliency", "spectral", cwd=tmp_path)
+    assert result.stdout.split() == ["fork", "8", "spawn", "8", "forkserver", "8"], result.stderr
+    assert result.stderr.count("sage_timm: SAGE") == 1
+
+
+def test_two_ranks(image_folder, tmp_path, checkpoint):
+    result = python(
+        *["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "sage_timm", TRAIN],
+        *["--data-dir", image_folder, *RUN, "-b", "4", "--mixup", "1", "--sage", "--saliency-checkpoint", checkpoint],
+        *["--output", tmp_path],
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stderr.count("sage_timm: SAGE") == 1 and result.stderr.count("sage_timm: first batch") == 1
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_first_rank_of_a_node_gets_the_weights_first(rank, monkeypatch):
+    events = []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: rank)
+    monkeypatch.setattr(torch.distributed, "barrier", lambda: events.append("barrier"))
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    with pytest.raises(KeyError), takeover._first_rank_first():
+        events.append("load")
+        raise KeyError
+    assert events == (["load", "barrier"] if rank == 0 else ["barrier", "load"])

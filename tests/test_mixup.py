@@ -1,0 +1,461 @@
+import copy
+import inspect
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import timm.data
+import torch
+from timm.data.mixup import mixup_target
+
+from sage_timm import SageMixup, create_saliency
+from sage_timm.checks import ValueChecks
+
+
+def flat(images, target):
+    return torch.ones(len(images), 1, *images.shape[-2:])
+
+
+def bump(images, target):
+    """A different bump in every image, depending on its content."""
+    return images.float().mean(1, keepdim=True).abs() ** 4
+
+
+def batch(size=8, height=12, width=10, classes=7):
+    return torch.randn(size, 3, height, width), torch.arange(size) % classes
+
+
+def seeded(seed=0):
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def test_the_surface_is_timms():
+    ours = inspect.signature(SageMixup).parameters
+    theirs = inspect.signature(timm.data.Mixup).parameters
+    assert list(ours)[: len(theirs)] == list(theirs)
+    for name, parameter in theirs.items():
+        assert ours[name].default == parameter.default, name
+        assert ours[name].kind == inspect.Parameter.POSITIONAL_OR_KEYWORD
+    rest = [p for name, p in ours.items() if name not in theirs and name != "multi_label"]
+    assert rest and all(p.kind == inspect.Parameter.KEYWORD_ONLY for p in rest)
+    settings = {"mixup_alpha": 0.7, "cutmix_alpha": 0.4, "prob": 0.3, "switch_prob": 0.2, "mode": "pair"}
+    mine, timms = SageMixup(**settings, saliency=flat), timm.data.Mixup(**settings)
+    assert {k: v for k, v in vars(mine).items() if k in vars(timms)} == vars(timms)
+    assert isinstance(mine, timm.data.Mixup)
+
+
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+@pytest.mark.parametrize("cutmix", [0.0, 0.6])
+@pytest.mark.parametrize("prob", [0.4, 1.0])
+def test_with_a_flat_map_and_no_rearrangement_it_is_timms_mixup_and_cutmix(mode, cutmix, prob):
+    """The same seed gives the same draws, boxes, images and targets as timm's own class, in every mode."""
+    settings = dict(mixup_alpha=0.8, cutmix_alpha=cutmix, prob=prob, mode=mode, num_classes=7)
+    ours = SageMixup(**settings, saliency=flat, lam_max=1.0, search_fraction=1e-12)
+    theirs = timm.data.Mixup(**settings)
+    for seed in range(12):
+        x, target = batch()
+        seeded(seed)
+        expected_x, expected_target = theirs(x.clone(), target)
+        next_draw = np.random.rand()
+        seeded(seed)
+        mixed, mixed_target = ours(x, target)
+        assert np.random.rand() == next_draw, "as many draws as timm's"
+        assert torch.allclose(mixed, expected_x, atol=1e-5)
+        assert torch.allclose(mixed_target, expected_target, atol=1e-6)
+
+
+@pytest.mark.parametrize("minmax", [None, (0.2, 0.8)])
+@pytest.mark.parametrize("correct_lam", [True, False])
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+def test_cutmix_share_is_bit_for_bit_timms(mode, correct_lam, minmax):
+    settings = dict(cutmix_alpha=1.0, cutmix_minmax=minmax, switch_prob=1.0, mode=mode, correct_lam=correct_lam)
+    ours = SageMixup(**settings, num_classes=7, saliency=lambda *_: pytest.fail("no saliency is needed for CutMix"))
+    theirs = timm.data.Mixup(**settings, num_classes=7)
+    for seed in range(12):
+        x, target = batch(height=15, width=9)
+        seeded(seed)
+        expected_x, expected_target = theirs(x.clone(), target)
+        seeded(seed)
+        mixed, mixed_target = ours(x, target)
+        assert torch.equal(mixed, expected_x)
+        assert torch.allclose(mixed_target, expected_target, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.37])
+def test_prob_0_and_disabled_are_timms_smoothed_one_hot_bit_for_bit(mode, smoothing):
+    x, target = batch()
+    expected = mixup_target(target, 7, 1.0, smoothing)
+    off = SageMixup(prob=0.0, mode=mode, label_smoothing=smoothing, num_classes=7, saliency=bump)
+    disabled = SageMixup(mode=mode, label_smoothing=smoothing, num_classes=7, saliency=bump)
+    disabled.mixup_enabled = False
+    for mixup in (off, disabled):
+        mixed, weights = mixup(x, target)
+        assert mixed is x
+        assert torch.equal(weights, expected)
+        assert mixup.plan(x, target) is None
+
+
+@pytest.mark.parametrize("prob", [0.25, 0.7])
+def test_prob_is_the_share_of_mixed_batches_and_elements(prob):
+    x, target = batch(size=16, height=4, width=4)
+    per_batch = SageMixup(prob=prob, num_classes=7, saliency=flat)
+    mixed = np.mean([per_batch.plan(x, target) is not None for _ in range(400)])
+    assert mixed == pytest.approx(prob, abs=0.08)
+    per_element = SageMixup(prob=prob, mode="elem", num_classes=7, saliency=flat)
+    shares = [
+        (plan.lam < 1).float().mean() if plan else 0.0 for plan in (per_element.plan(x, target) for _ in range(60))
+    ]
+    assert np.mean(shares) == pytest.approx(prob, abs=0.08)
+
+
+def test_switch_prob_is_the_share_of_cutmix():
+    x, target = batch(size=4, height=4, width=4)
+    calls = []
+    mixup = SageMixup(cutmix_alpha=1.0, switch_prob=0.3, num_classes=7, saliency=lambda *a: calls.append(1) or flat(*a))
+    for _ in range(400):
+        mixup(x, target)
+    assert 1 - len(calls) / 400 == pytest.approx(0.3, abs=0.08)
+
+
+def test_lam_max_scales_the_ratio():
+    x, target = batch(height=4, width=4)
+    lams = {}
+    for lam_max in (0.5, 1.0):
+        seeded()
+        mixup = SageMixup(lam_max=lam_max, mode="elem", num_classes=7, saliency=flat, search_fraction=1e-12)
+        lams[lam_max] = torch.cat([mixup.plan(x, target).lam for _ in range(20)])
+    assert torch.allclose(lams[0.5], lams[1.0] / 2, atol=1e-6)
+    assert lams[0.5].max() <= 0.5
+
+
+def test_modes_share_the_ratio_as_they_say():
+    x, target = batch(height=4, width=4)
+    lam = {
+        mode: SageMixup(mode=mode, num_classes=7, saliency=flat, search_fraction=1e-12).plan(x, target).lam
+        for mode in ("batch", "pair", "elem")
+    }
+    assert len(lam["batch"].unique()) == 1
+    assert torch.equal(lam["pair"], lam["pair"].flip(0)) and len(lam["pair"].unique()) == 4
+    assert len(lam["elem"].unique()) == 8
+
+
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_odd_batches_leave_the_middle_image(mode, size):
+    x, target = batch(size=size)
+    mixup = SageMixup(cutmix_alpha=1.0, mode=mode, num_classes=7, label_smoothing=0.0, saliency=bump)
+    for seed in range(6):
+        seeded(seed)
+        mixed, weights = mixup(x, target)
+        assert mixed.shape == x.shape and torch.allclose(weights.sum(1), torch.ones(size))
+        if size % 2:
+            assert torch.equal(mixed[size // 2], x[size // 2])
+            assert weights[size // 2].argmax() == target[size // 2] and weights[size // 2].max() == 1
+
+
+def test_target_follows_the_plan():
+    x, _ = batch()
+    mixup = SageMixup(mode="elem", num_classes=8, label_smoothing=0.0, saliency=bump)
+    seeded()
+    plan = mixup.plan(x, torch.arange(8))
+    seeded()
+    mixed, weights = mixup(x, torch.arange(8))
+    assert torch.equal(mixed, plan.mix_images(x))
+    for i in range(8):
+        assert weights[i, i] == pytest.approx(float(plan.lam[i])), "lam weighs the own class"
+        assert weights[i, 7 - i] == pytest.approx(1 - float(plan.lam[i]))
+    assert plan.lam.std() > 0.01
+    assert torch.allclose(plan.lam, plan.mask.mean((1, 2, 3)))
+
+
+def test_saliency_gets_images_and_dense_targets():
+    x, target = batch()
+    seen = []
+    mixup = SageMixup(
+        num_classes=7, saliency=lambda images, weights: seen.append((images, weights)) or flat(images, weights)
+    )
+    mixup(x, target)
+    assert torch.equal(seen[0][0], x)
+    assert torch.equal(seen[0][1], torch.nn.functional.one_hot(target, 7).float())
+
+
+def test_nothing_is_changed_in_place(spectral):
+    x, target = batch()
+    for mode in ("batch", "pair", "elem"):
+        for cutmix in (0.0, 1.0):
+            mixup = SageMixup(cutmix_alpha=cutmix, mode=mode, num_classes=7, saliency=spectral)
+            before = x.clone(), x._version, target._version
+            mixed, _ = mixup(x, target)
+            assert torch.equal(x, before[0]) and (x._version, target._version) == before[1:]
+            assert mixed is not x and not mixed.requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_dtype_and_layout(dtype, layout, spectral):
+    x, target = batch()
+    x = x.to(dtype).contiguous(memory_format=layout)
+    for cutmix, mode in ((0.0, "batch"), (1.0, "elem"), (1.0, "batch")):
+        mixed, weights = SageMixup(cutmix_alpha=cutmix, mode=mode, num_classes=7, saliency=spectral)(x, target)
+        assert mixed.dtype == dtype and mixed.is_contiguous(memory_format=layout)
+        assert weights.dtype == torch.float32
+        assert (weights.sum(1) - 1).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    "context", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)]
+)
+@pytest.mark.parametrize("name", ["gradient", "activation", "spectral"])
+def test_surroundings_do_not_matter(context, name, tiny_model):
+    source = create_saliency(name, **({} if name == "spectral" else {"model": tiny_model}))
+    mixup = SageMixup(num_classes=5, mode="elem", saliency=source)
+    x, target = batch(height=32, width=32, classes=5)
+    seeded()
+    expected = mixup(x, target)
+    with context():
+        seeded()
+        result = mixup(x, target)
+        inside = mixup(x.clone(), target.clone())
+    for a, b in zip(result, expected, strict=True):
+        assert torch.equal(a, b)
+    assert inside[0].isfinite().all()
+
+
+def test_images_that_require_gradients_are_no_trouble(tiny_model):
+    x, target = batch(height=32, width=32, classes=5)
+    mixed, _ = SageMixup(num_classes=5, saliency=create_saliency("gradient", model=tiny_model))(
+        x.requires_grad_(), target
+    )
+    assert x.grad is None and not mixed.requires_grad
+
+
+def test_seeds_decide_everything(spectral):
+    x, target = batch()
+    mixup = SageMixup(cutmix_alpha=1.0, mode="elem", num_classes=7, saliency=spectral, search_fraction=0.3)
+    runs = []
+    for seed in (0, 0, 1):
+        timm.utils.random_seed(seed, rank=0)
+        runs.append([mixup(x, target) for _ in range(3)])
+    timm.utils.random_seed(0, rank=1)
+    runs.append([mixup(x, target) for _ in range(3)])
+    assert all(torch.equal(a, b) for p, q in zip(runs[0], runs[1], strict=True) for a, b in zip(p, q, strict=True))
+    assert not torch.equal(runs[0][0][0], runs[2][0][0])
+    assert not torch.equal(runs[0][0][0], runs[3][0][0]), "ranks that timm seeds differently mix differently"
+
+
+@pytest.mark.parametrize("mode", ["batch", "elem"])
+def test_soft_targets(mode):
+    x, _ = batch()
+    soft = torch.rand(8, 7).softmax(1)
+    mixup = SageMixup(mode=mode, num_classes=7, label_smoothing=0.2, saliency=bump)
+    seeded()
+    lam = mixup.plan(x, soft).lam[:, None]
+    seeded()
+    _, weights = mixup(x, soft)
+    smooth = soft * 0.8 + 0.2 / 7
+    assert torch.allclose(weights, smooth * lam + smooth.flip(0) * (1 - lam), atol=1e-6)
+    assert torch.allclose(weights.sum(1), torch.ones(8), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.bool])
+def test_multi_label_targets(dtype):
+    x, _ = batch()
+    labels = (torch.rand(8, 7) > 0.6).to(dtype)
+    mixup = SageMixup(num_classes=7, label_smoothing=0.2, multi_label=True, saliency=bump)
+    seeded()
+    lam = mixup.plan(x, labels).lam[:, None]
+    seeded()
+    _, weights = mixup(x, labels)
+    smooth = labels.float() * 0.8 + 0.1
+    assert torch.allclose(weights, smooth * lam + smooth.flip(0) * (1 - lam), atol=1e-6)
+    if "multi_label" in inspect.signature(mixup_target).parameters:
+        off = SageMixup(prob=0.0, num_classes=7, label_smoothing=0.2, multi_label=True, saliency=bump)
+        assert torch.allclose(off(x, labels)[1], mixup_target(labels, 7, 1.0, 0.2, multi_label=True), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8])
+def test_integer_label_types(dtype):
+    x, target = batch()
+    off = SageMixup(prob=0.0, num_classes=7, saliency=bump)
+    assert torch.equal(off(x, target.to(dtype))[1], off(x, target)[1])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_saliency_that_is_not_finite_counts_as_0_and_is_said_once(value):
+    def broken(images, target):
+        maps = torch.rand(len(images), 1, 12, 10, generator=torch.Generator().manual_seed(1))
+        maps[0, 0, :3] = value
+        maps[1] = value
+        return maps
+
+    def mended(images, target):
+        maps = broken(images, target)
+        return torch.where(maps.isfinite(), maps, 0)
+
+    x, target = batch()
+    mixup = SageMixup(num_classes=7, saliency=broken)
+    seeded()
+    with pytest.warns(UserWarning, match="150 saliency values of a batch are not finite"):
+        mixed, weights = mixup(x, target)
+    seeded()
+    expected, expected_weights = SageMixup(num_classes=7, saliency=mended)(x, target)
+    assert torch.equal(mixed, expected) and torch.equal(weights, expected_weights)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mixup(x, target)
+
+
+def test_negative_saliency_counts_as_0():
+    x, target = batch()
+    seeded()
+    mixed, _ = SageMixup(num_classes=7, saliency=lambda i, t: i.mean(1, keepdim=True))(x, target)
+    seeded()
+    expected, _ = SageMixup(num_classes=7, saliency=lambda i, t: i.mean(1, keepdim=True).clamp_min(0))(x, target)
+    assert torch.equal(mixed, expected)
+
+
+@pytest.mark.parametrize("maps", [torch.zeros(8, 1, 12, 10), torch.ones(8, 1, 1, 1), torch.rand(8, 1, 40, 3)])
+def test_strange_maps_give_finite_results(maps):
+    x, target = batch()
+    mixed, weights = SageMixup(num_classes=7, saliency=lambda *_: maps)(x, target)
+    assert mixed.isfinite().all() and torch.allclose(weights.sum(1), torch.ones(8))
+
+
+def test_images_of_changing_size_and_batch(spectral):
+    mixup = SageMixup(num_classes=7, cutmix_alpha=1.0, mode="elem", saliency=spectral)
+    for size, height, width in ((4, 8, 8), (5, 33, 17), (2, 8, 8), (1, 1, 1)):
+        x, target = batch(size, height, width)
+        assert mixup(x, target)[0].shape == x.shape
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"mixup_alpha": 0}, ValueError, r"`mixup_alpha` must be > 0 for SAGE to mix"),
+        ({"mixup_alpha": -1.0}, ValueError, r"`mixup_alpha` must lie in \[0, inf\), got -1.0"),
+        ({"mixup_alpha": "0.8"}, TypeError, "`mixup_alpha` must be a number, got str '0.8'"),
+        ({"cutmix_alpha": float("nan")}, ValueError, "`cutmix_alpha` must lie in"),
+        ({"cutmix_minmax": (0.5,)}, ValueError, "`cutmix_minmax` must be"),
+        ({"cutmix_minmax": (0.8, 0.2)}, ValueError, "`cutmix_minmax` must be"),
+        ({"prob": 1.5}, ValueError, r"`prob` must lie in \[0, 1\], got 1.5"),
+        ({"switch_prob": -0.1}, ValueError, "`switch_prob` must lie in"),
+        ({"mode": "half"}, ValueError, "`mode` must be one of batch, pair, elem, got 'half'"),
+        ({"label_smoothing": 2}, ValueError, "`label_smoothing` must lie in"),
+        ({"num_classes": 0}, ValueError, "`num_classes` must be at least 1, got 0"),
+        ({"num_classes": None}, TypeError, "`num_classes` must be a whole number"),
+        ({"lam_max": 0}, ValueError, r"`lam_max` must lie in \(0, 1\], got 0"),
+        ({"search_fraction": 0.0}, ValueError, "`search_fraction` must lie in"),
+        ({"saliency": "grad"}, ValueError, "`saliency` must be one of"),
+        ({"saliency": 3}, TypeError, "`saliency` must be a source's name or a callable, got int"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_the_constructor(arguments, kind, message):
+    with pytest.raises(kind, match=message) as caught:
+        SageMixup(**{"saliency": flat, **arguments})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("x", "target", "kind", "message"),
+    [
+        (torch.rand(8, 3, 4), torch.arange(8), ValueError, r"`images` must be a non-empty batch \[B, C, H, W\]"),
+        (torch.rand(0, 3, 4, 4), torch.arange(0), ValueError, "non-empty batch"),
+        (
+            torch.zeros(8, 3, 4, 4, dtype=torch.uint8),
+            torch.arange(8),
+            TypeError,
+            "must be floating point, got torch.uint8",
+        ),
+        (np.zeros((8, 3, 4, 4)), torch.arange(8), TypeError, "`images` must be a tensor"),
+        (
+            torch.rand(8, 3, 4, 4),
+            torch.arange(7),
+            ValueError,
+            r"labels \[8\] or class weights \[8, 9\], got torch.int64",
+        ),
+        (torch.rand(8, 3, 4, 4), torch.arange(8)[:, None], ValueError, "num_classes is 9"),
+        (torch.rand(8, 3, 4, 4), torch.rand(8, 10), ValueError, "num_classes is 9"),
+        (torch.rand(8, 3, 4, 4), torch.rand(8), TypeError, "integer labels"),
+        (torch.rand(8, 3, 4, 4), list(range(8)), TypeError, "got list"),
+        (torch.rand(8, 3, 4, 4), torch.arange(8) + 2, ValueError, r"labels in \[0, 8\], got 9; set num_classes"),
+        (torch.rand(8, 3, 4, 4), torch.arange(8) - 1, ValueError, r"labels in \[0, 8\], got -1; set num_classes"),
+    ],
+)
+def test_wrong_batches(x, target, kind, message):
+    mixup = SageMixup(num_classes=9, saliency=flat)
+    with pytest.raises(kind, match=message) as caught:
+        mixup(x, target)
+    assert "\n" not in str(caught.value)
+
+
+def test_multi_label_needs_dense_targets():
+    with pytest.raises(ValueError, match=r"class weights \[8, 7\], got .* multi_label True"):
+        SageMixup(num_classes=7, multi_label=True, saliency=flat)(*batch())
+
+
+@pytest.mark.parametrize("maps", [torch.ones(8, 12, 10), torch.ones(7, 1, 4, 4), torch.ones(8, 1, 4, 4).long(), None])
+def test_a_source_that_returns_no_map(maps):
+    with pytest.raises(
+        (TypeError, ValueError), match=r"a saliency source must return floating-point maps \[8, 1, h, w\]"
+    ):
+        SageMixup(num_classes=7, saliency=lambda *_: maps)(*batch())
+
+
+def test_an_error_in_the_source_passes_through():
+    def failing(images, target):
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        SageMixup(num_classes=7, saliency=failing)(*batch())
+
+
+def test_it_pickles_and_copies(spectral):
+    mixup = SageMixup(num_classes=7, saliency=spectral)
+    x, target = batch()
+    for twin in (pickle.loads(pickle.dumps(mixup)), copy.deepcopy(mixup)):
+        seeded()
+        a = mixup(x, target)
+        seeded()
+        assert torch.equal(a[0], twin(x, target)[0])
+
+
+def test_checks_on_a_device_act_once_their_outcome_has_arrived(monkeypatch):
+    """The device path on the CPU: the outcome is copied in the background and acted on when its event is done."""
+
+    class Event:
+        done = False
+
+        def record(self):
+            pass
+
+        def query(self):
+            return Event.done
+
+    class OnDevice:
+        is_cuda, shape, dtype = True, (2,), torch.int64
+
+        def __init__(self, value):
+            self.value = value
+
+    empty = torch.empty
+
+    class Host:
+        def __init__(self, *args, **kwargs):
+            assert kwargs.pop("pin_memory")
+            self.tensor = empty(*args, **kwargs)
+
+        def copy_(self, source, non_blocking):
+            assert non_blocking
+            return self.tensor.copy_(source.value)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch, "empty", Host)
+    monkeypatch.setattr(torch, "stack", lambda pair: OnDevice(torch.tensor([0, 11])))
+    checks = ValueChecks()
+    checks.labels(torch.arange(3), 10)
+    Event.done = True
+    with pytest.raises(ValueError, match=r"labels in \[0, 9\], got 11"):
+        checks.labels(torch.arange(3), 10)

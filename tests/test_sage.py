@@ -1,0 +1,167 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sage_timm import MixPlan, reference
+from sage_timm.methods.cutmix import cutmix
+from sage_timm.methods.sage import sage, saliency_mask, unit_mass
+
+GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.npz"))
+
+
+def all_images(batch, height, width, channels=3):
+    return torch.rand(batch, channels, height, width)
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_parity_with_the_authors_code(path):
+    data = {name: torch.from_numpy(array) for name, array in np.load(path).items()}
+    batch, _, size, _ = data["images"].shape
+    candidates = torch.zeros(1, 2 * size - 1, 2 * size - 1, dtype=torch.bool)
+    candidates[0, data["translations"][:, 0] + size - 1, data["translations"][:, 1] + size - 1] = True
+    ratio = data["alpha"].float().expand(batch)
+    plan = sage(data["saliency"], data["partner"].long(), ratio, (size, size), candidates=candidates)
+    assert (plan.mix_images(data["images"]) - data["mixed"]).abs().max() < 1e-5
+    assert (plan.lam - data["lam"]).abs().max() < 1e-5
+
+
+def test_there_are_four_golden_files():
+    assert len(GOLDEN) == 4
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 8), (9, 4)])
+def test_against_the_reference(size):
+    images, saliency = all_images(5, *size), torch.rand(5, 1, *size) ** 3
+    saliency[1] = 0
+    saliency[2] *= torch.rand_like(saliency[2]) > 0.7
+    partner, ratio = torch.tensor([4, 2, 1, 0, 3]), torch.tensor([0.3, 0.5, 0.7, 0.0, 1.0])
+    plan = sage(saliency, partner, ratio, size)
+    mixed = plan.mix_images(images)
+    for i, j in enumerate(partner.tolist()):
+        a, b = saliency[i, 0].double().numpy(), saliency[j, 0].double().numpy()
+        share = float(ratio[i])
+        own, other = share * reference.unit_mass(a), (1 - share) * reference.unit_mass(b)
+        best = reference.retained_saliency(own, other, *reference.rearrange(own, other))
+        chosen = reference.retained_saliency(own, other, *plan.translation[i].tolist())
+        assert chosen == pytest.approx(best, abs=2e-6)
+        expected, lam, _ = reference.sage(
+            images[i].double().numpy(), images[j].double().numpy(), a, b, share, [tuple(plan.translation[i].tolist())]
+        )
+        assert np.abs(mixed[i].numpy() - expected).max() < 1e-5
+        assert float(plan.lam[i]) == pytest.approx(lam, abs=1e-5)
+
+
+def test_mask_where_maps_are_zero():
+    own, other = torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 2, 4)
+    own[0, 0, 0, 0], other[0, 0, 0, 1] = 1.0, 1.0
+    mask = saliency_mask(own, other, torch.tensor([[0, 1]]), torch.tensor([0.25]))[0, 0]
+    assert mask.tolist() == [[1.0, 0.25, 0.0, 0.25], [1.0, 0.25, 0.25, 0.25]]
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.3, 1.0])
+def test_zero_saliency_counts_as_uniform(ratio):
+    zero = sage(torch.zeros(2, 1, 4, 6), torch.tensor([1, 0]), torch.full((2,), ratio), (4, 6))
+    flat = sage(torch.ones(2, 1, 4, 6), torch.tensor([1, 0]), torch.full((2,), ratio), (4, 6))
+    assert torch.equal(zero.mask, flat.mask)
+    assert torch.allclose(zero.mask, torch.tensor(ratio))
+
+
+def test_a_uniform_map_makes_it_mixup():
+    images, ratio = all_images(4, 6, 5), torch.tensor([0.5, 0.2, 0.5, 0.8])
+    plan = sage(torch.ones(4, 1, 6, 5), torch.arange(3, -1, -1), ratio, (6, 5), search_fraction=1e-9)
+    share = ratio.view(-1, 1, 1, 1)
+    assert torch.allclose(plan.mix_images(images), share * images + (1 - share) * images.flip(0), atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_the_scale_of_a_map_does_not_matter(scale):
+    saliency = torch.rand(2, 1, 7, 5)
+    partner, ratio = torch.tensor([1, 0]), torch.tensor([0.4, 0.4])
+    plan, scaled = (sage(s, partner, ratio, (7, 5)) for s in (saliency, saliency * scale))
+    assert torch.allclose(plan.mask, scaled.mask, atol=1e-5)
+
+
+def test_unmixed_images_stay_as_they_are():
+    images = all_images(3, 9, 7)
+    plan = sage(torch.rand(3, 1, 9, 7), torch.tensor([2, 1, 0]), torch.ones(3), (9, 7))
+    assert torch.equal(plan.mix_images(images), images)
+    assert torch.equal(plan.lam, torch.ones(3))
+
+
+def test_a_coarse_grid_moves_whole_cells():
+    saliency = torch.rand(4, 1, 5, 7) ** 4
+    plan = sage(saliency, torch.arange(3, -1, -1), torch.full((4,), 0.4), (20, 42))
+    on_grid = sage(saliency, torch.arange(3, -1, -1), torch.full((4,), 0.4), (5, 7))
+    assert on_grid.translation.any()
+    assert torch.equal(plan.translation, on_grid.translation * torch.tensor([4, 6]))
+    assert plan.mask.shape == (4, 1, 20, 42)
+    assert torch.allclose(plan.lam, plan.mask.mean((1, 2, 3)))
+
+
+def test_uneven_cells_round_to_whole_pixels():
+    saliency = torch.zeros(2, 1, 3, 3)
+    saliency[:, :, 1, 1] = 1
+    plan = sage(saliency + 1e-3, torch.tensor([1, 0]), torch.full((2,), 0.5), (7, 10))
+    on_grid = sage(saliency + 1e-3, torch.tensor([1, 0]), torch.full((2,), 0.5), (3, 3))
+    assert on_grid.translation.abs().sum() > 0
+    expected = (on_grid.translation * torch.tensor([7 / 3, 10 / 3])).round().long()
+    assert torch.equal(plan.translation, expected)
+
+
+def test_a_grid_finer_than_the_image_is_averaged():
+    fine = torch.rand(2, 1, 12, 20)
+    coarse = torch.nn.functional.avg_pool2d(fine, (3, 4))
+    plans = [sage(s, torch.tensor([1, 0]), torch.full((2,), 0.4), (4, 5)) for s in (fine, coarse)]
+    assert torch.allclose(plans[0].mask, plans[1].mask, atol=1e-6)
+
+
+def test_search_fraction_always_tries_no_translation():
+    saliency = torch.rand(8, 1, 6, 6)
+    plan = sage(saliency, torch.arange(7, -1, -1), torch.full((8,), 0.4), (6, 6), search_fraction=1e-12)
+    assert not plan.translation.any()
+
+
+def test_search_fraction_draws_for_each_image():
+    saliency = (torch.rand(1, 1, 16, 16) ** 4).expand(32, -1, -1, -1)
+    plan = sage(saliency, torch.arange(31, -1, -1), torch.full((32,), 0.4), (16, 16), search_fraction=0.02)
+    every = sage(saliency, torch.arange(31, -1, -1), torch.full((32,), 0.4), (16, 16))
+    assert len(plan.translation.unique(dim=0)) > 8
+    assert len(every.translation.unique(dim=0)) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_mix_images_keeps_dtype_and_layout(dtype, layout):
+    images = all_images(4, 6, 8).to(dtype).contiguous(memory_format=layout)
+    plan = sage(torch.rand(4, 1, 6, 8), torch.arange(3, -1, -1), torch.full((4,), 0.3), (6, 8))
+    mixed = plan.mix_images(images)
+    assert mixed.dtype == dtype
+    assert mixed.is_contiguous(memory_format=layout)
+    expected = plan.mix_images(images.double().contiguous())
+    assert torch.allclose(mixed.double(), expected, rtol=float(torch.finfo(dtype).eps), atol=1e-7)
+
+
+def test_mix_target_weighs_the_own_label_by_lam():
+    plan = MixPlan(
+        torch.tensor([1, 2, 0]), torch.zeros(3, 2).long(), torch.ones(3, 1, 2, 2), torch.tensor([0.9, 0.3, 1])
+    )
+    mixed = plan.mix_target(torch.eye(3))
+    assert torch.allclose(mixed, torch.tensor([[0.9, 0.1, 0], [0, 0.3, 0.7], [0, 0, 1.0]]))
+
+
+def test_where_takes_each_image_from_its_plan():
+    sage_plan = sage(torch.rand(2, 1, 4, 6), torch.tensor([1, 0]), torch.full((2,), 0.4), (4, 6))
+    box = torch.tensor([[0, 2, 1, 5], [1, 4, 0, 6]])
+    box_plan = cutmix(box, torch.tensor([1, 0]), torch.tensor([0.6, 0.2]), (4, 6))
+    both = box_plan.where(torch.tensor([True, False]), sage_plan)
+    for name in ("partner", "translation", "mask", "lam"):
+        assert torch.equal(getattr(both, name)[0], getattr(box_plan, name)[0])
+        assert torch.equal(getattr(both, name)[1], getattr(sage_plan, name)[1])
+
+
+def test_unit_mass():
+    maps = torch.rand(3, 1, 5, 4) * 7
+    assert torch.allclose(unit_mass(maps).sum((2, 3)), torch.ones(3, 1))
+    assert torch.allclose(unit_mass(maps) / maps, (unit_mass(maps) / maps).mean((2, 3), keepdim=True))

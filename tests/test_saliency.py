@@ -1,0 +1,334 @@
+import copy
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.transforms.v2.functional import gaussian_blur as torchvision_blur
+
+from sage_timm import Saliency, create_saliency
+from sage_timm.saliency import gaussian_blur, resize
+
+MODEL_SOURCES = ["gradient", "activation", "self"]
+SOURCES = [*MODEL_SOURCES, "spectral"]
+
+
+def make(name, model, **kwargs):
+    return create_saliency(name, **({} if name == "spectral" else {"model": model}), **kwargs)
+
+
+def raw(**settings):
+    return {"blur": 0.0, "power": 1.0, "grid": None, **settings}
+
+
+def loss_gradient(model, images, target):
+    pixels = images.clone().requires_grad_()
+    loss = F.cross_entropy(copy.deepcopy(model).eval()(pixels), target, reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, pixels)
+    return gradient.abs().mean(1, keepdim=True)
+
+
+@pytest.fixture
+def images():
+    return torch.randn(3, 3, 40, 56)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_contract(name, tiny_model, images):
+    maps = make(name, tiny_model)(images, F.one_hot(torch.tensor([0, 1, 2]), 5).float())
+    assert maps.ndim == 4 and maps.shape[:2] == (3, 1)
+    assert maps.dtype == torch.float32 and not maps.requires_grad
+    assert (maps >= 0).all() and maps.isfinite().all()
+    assert all(m.std() > 0 for m in maps)
+
+
+@pytest.mark.parametrize("name", ["gradient", "self"])
+def test_gradient_is_that_of_the_true_labels_loss(name, tiny_model, images):
+    target = torch.tensor([4, 0, 2])
+    maps = make(name, tiny_model, **raw())(images, F.one_hot(target, 5).float())
+    assert torch.allclose(maps, loss_gradient(tiny_model, images, target), rtol=1e-4, atol=1e-7)
+
+
+def test_gradient_of_the_top_class_where_the_classes_are_others(tiny_model, images):
+    source = make("gradient", tiny_model, **raw())
+    with torch.no_grad():
+        top = copy.deepcopy(tiny_model).eval()(images).argmax(1)
+    expected = loss_gradient(tiny_model, images, top)
+    assert torch.allclose(source(images, F.one_hot(torch.tensor([6, 0, 2]), 7).float()), expected, rtol=1e-4, atol=1e-7)
+    assert torch.allclose(source(images), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_gradient_of_soft_targets(tiny_model, images):
+    soft = torch.rand(3, 5).softmax(1)
+    maps = make("gradient", tiny_model, **raw())(images, soft)
+    assert torch.allclose(maps, loss_gradient(tiny_model, images, soft), rtol=1e-4, atol=1e-7)
+
+
+def test_activation_is_the_norm_of_the_deepest_map_of_at_least_7_cells(tiny_model, images):
+    large = F.interpolate(images, (112, 120))
+    features = copy.deepcopy(tiny_model).eval().forward_intermediates(large, intermediates_only=True)
+    sides = [min(f.shape[-2:]) for f in features]
+    deepest = max(i for i, side in enumerate(sides) if side >= 7)
+    assert deepest < len(features) - 1, "the last map must be too coarse for this test to say anything"
+    maps = make("activation", tiny_model, **raw())(large)
+    assert torch.allclose(maps, features[deepest].norm(dim=1, keepdim=True), rtol=1e-4)
+
+
+def test_activation_of_small_images_takes_the_largest_map(tiny_model):
+    maps = make("activation", tiny_model, **raw())(torch.randn(2, 3, 8, 8))
+    assert maps.shape[-1] > 1
+
+
+def test_spectral_residual_against_numpy():
+    images = torch.randn(2, 3, 64, 64)
+    maps = create_saliency("spectral", **raw())(images)
+    for image, result in zip(images.double().numpy(), maps, strict=True):
+        spectrum = np.fft.fft2(image.mean(0))
+        log = np.log(np.abs(spectrum))
+        padded = np.pad(log, 1, mode="edge")
+        average = sum(padded[y : y + 64, x : x + 64] for y in range(3) for x in range(3)) / 9
+        expected = np.abs(np.fft.ifft2(np.exp(log - average + 1j * np.angle(spectrum)))) ** 2
+        assert np.allclose(result[0], expected, rtol=1e-3)
+
+
+def test_spectral_finds_the_odd_one_out():
+    stripes = torch.sin(torch.arange(64) * 0.8) + 0.05 * torch.randn(1, 3, 64, 64)
+    stripes[:, :, 40:48, 12:20] = 2
+    y, x = divmod(int(create_saliency("spectral")(stripes).argmax()), 64)
+    assert 36 <= y < 52 and 8 <= x < 24
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 2.3])
+@pytest.mark.parametrize("size", [(9, 14), (20, 20)])
+def test_blur_against_torchvision(sigma, size):
+    maps = torch.rand(2, 1, *size)
+    kernel = 2 * int(np.ceil(2 * sigma)) + 1
+    assert torch.allclose(
+        gaussian_blur(maps, sigma), torchvision_blur(maps, [kernel, kernel], [sigma, sigma]), atol=1e-6
+    )
+
+
+def test_default_blur_is_the_authors_on_cifar(tiny_model):
+    images = torch.randn(2, 3, 32, 32)
+    plain, blurred = make("gradient", tiny_model, **raw())(images), make("gradient", tiny_model)(images)
+    assert torch.allclose(blurred, torchvision_blur(plain, [5, 5], [1.0, 1.0]), rtol=1e-4, atol=1e-7)
+
+
+def test_power_is_applied_after_the_blur(tiny_model, images):
+    plain = make("gradient", tiny_model)(images)
+    peak = plain.amax((2, 3), keepdim=True)
+    assert torch.allclose(make("gradient", tiny_model, power=3.0)(images), (plain / peak) ** 3, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("grid", "shape"), [(None, (40, 56)), (64, (40, 56)), (28, (20, 28)), (20, (20, 19)), (1, (1, 1))]
+)
+def test_grid_averages_whole_cells(tiny_model, images, grid, shape):
+    plain = make("gradient", tiny_model, grid=None)(images)
+    maps = make("gradient", tiny_model, grid=grid)(images)
+    assert maps.shape[-2:] == shape
+    assert torch.allclose(maps, F.adaptive_avg_pool2d(plain, shape))
+
+
+@pytest.mark.parametrize("name", ["gradient", "activation"])
+def test_statistics_of_the_run_are_turned_into_the_models(name, tiny_model):
+    pixels = torch.rand(2, 3, 32, 32)
+    config = tiny_model.pretrained_cfg
+    own = [(pixels[:, c] - config["mean"][c]) / config["std"][c] for c in range(3)]
+    run_mean, run_std = (0.1, 0.2, 0.3), (0.9, 0.5, 0.7)
+    run = [(pixels[:, c] - run_mean[c]) / run_std[c] for c in range(3)]
+    expected = make(name, tiny_model)(torch.stack(own, 1))
+    source = make(name, tiny_model, mean=run_mean, std=run_std)
+    assert torch.allclose(source(torch.stack(run, 1)), expected, rtol=1e-3, atol=1e-5)
+    later = make(name, tiny_model)
+    later.normalized_with(run_mean, run_std)
+    assert torch.allclose(later(torch.stack(run, 1)), expected, rtol=1e-3, atol=1e-5)
+    assert not torch.allclose(make(name, tiny_model)(torch.stack(run, 1)), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_the_model_sees_size_pixels_whatever_the_images(tiny_model):
+    seen = []
+    source = create_saliency("gradient", model=tiny_model, size=24)
+    source.auxiliary.model.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape)))
+    for size in ((48, 64), (24, 24), (17, 90)):
+        assert source(torch.randn(2, 3, *size)).shape == (2, 1, 24, 24)
+    assert seen == [(2, 3, 24, 24)] * 3
+
+
+def test_resizing_is_antialiased():
+    columns = (torch.arange(64) % 4 == 0).float().expand(1, 1, 64, 64)
+    assert torch.allclose(resize(columns, (16, 16))[..., 1:-1], torch.tensor(0.25))
+
+
+def state(model):
+    return {
+        "weights": {k: v.clone() for k, v in model.state_dict().items()},
+        "modes": [m.training for m in model.modules()],
+        "gradients": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
+        "requires_grad": [p.requires_grad for p in model.parameters()],
+        "hooks": [len(m._forward_hooks) + len(m._backward_hooks) for m in model.modules()],
+    }
+
+
+def assert_same_state(before, after):
+    for name, value in before["weights"].items():
+        assert torch.equal(value, after["weights"][name]), name
+    for a, b in zip(before["gradients"], after["gradients"], strict=True):
+        assert (a is None) == (b is None) and (a is None or torch.equal(a, b))
+    for key in ("modes", "requires_grad", "hooks"):
+        assert before[key] == after[key], key
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("name", SOURCES)
+def test_leaves_no_trace(name, fails, tiny_model, images):
+    model = copy.deepcopy(tiny_model).train()
+    model.layer1.eval()
+    model(images).sum().backward()
+    source = make(name, model)
+    if fails:
+        source.raw = lambda *_: (_ for _ in ()).throw(KeyError("from within"))
+        if name == "self":
+            del source.raw
+            model.forward = lambda x: (_ for _ in ()).throw(KeyError("from within"))
+    target = F.one_hot(torch.tensor([0, 1, 2]), 5).float()
+    model_before, images_before, random = state(model), images.clone(), torch.get_rng_state()
+    version = images._version
+    if fails:
+        with pytest.raises(KeyError):
+            source(images, target)
+    else:
+        source(images, target)
+    assert_same_state(model_before, state(model))
+    assert torch.equal(images, images_before) and images._version == version and images.grad is None
+    assert torch.equal(random, torch.get_rng_state())
+    assert torch.is_grad_enabled()
+
+
+def test_the_auxiliary_model_is_a_frozen_copy(tiny_model):
+    model = copy.deepcopy(tiny_model).train()
+    source = create_saliency("gradient", model=model)
+    frozen = source.auxiliary.model
+    assert frozen is not model and model.training and all(p.requires_grad for p in model.parameters())
+    assert not any(m.training for m in frozen.modules())
+    assert not any(p.requires_grad for p in frozen.parameters())
+    images = torch.randn(2, 3, 32, 32)
+    before = source(images)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(1)
+    assert torch.equal(before, source(images))
+    assert all(p.grad is None for p in frozen.parameters())
+
+
+def test_self_follows_the_model_in_training(tiny_model):
+    model, images = copy.deepcopy(tiny_model), torch.randn(2, 3, 32, 32)
+    source = create_saliency("self", model=model)
+    before = source(images)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    assert not torch.allclose(before, source(images), rtol=1e-2)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_surrounding_modes_do_not_matter(name, tiny_model, images):
+    source = make(name, tiny_model)
+    expected = source(images)
+    with torch.no_grad():
+        assert torch.equal(source(images), expected)
+    with torch.inference_mode():
+        assert torch.equal(source(images.clone(), torch.zeros(3, 7)), expected)
+        assert torch.equal(make(name, tiny_model)(images), expected)
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", dtype):
+            assert torch.equal(source(images), expected)
+    wanting = images.clone().requires_grad_()
+    assert torch.equal(source(wanting), expected) and wanting.grad is None
+    assert torch.allclose(source(images.contiguous(memory_format=torch.channels_last)), expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_dtypes_are_computed_in_float32(name, dtype, tiny_model, images):
+    maps = make(name, tiny_model)(images.to(dtype))
+    assert maps.dtype == torch.float32
+    assert torch.allclose(maps, make(name, tiny_model)(images.to(dtype).float()), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["gradient", "activation"])
+def test_half_precision_modules_are_frozen_in_float32(name, tiny_model, images):
+    half = copy.deepcopy(tiny_model).bfloat16()
+    assert make(name, half)(images).isfinite().all()
+    assert next(half.parameters()).dtype == torch.bfloat16
+
+
+def test_self_runs_in_the_dtype_of_the_model(tiny_model, images):
+    assert make("self", copy.deepcopy(tiny_model).bfloat16())(images).isfinite().all()
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_images_of_changing_size(name, tiny_model):
+    source = make(name, tiny_model)
+    for size in ((32, 32), (47, 33), (32, 32), (8, 9)):
+        assert source(torch.randn(2, 3, *size)).shape[0] == 2
+
+
+@pytest.mark.parametrize("name", MODEL_SOURCES)
+def test_other_channel_counts(name):
+    model = timm.create_model("test_resnet", num_classes=5, in_chans=2)
+    source = make(name, model, mean=(0.5, 0.4), std=(0.2, 0.3))
+    assert source(torch.randn(2, 2, 32, 32)).isfinite().all()
+
+
+def test_wrong_channels_say_the_way_out(tiny_model):
+    with pytest.raises(RuntimeError, match="create the saliency with in_chans=1"):
+        make("gradient", tiny_model)(torch.randn(2, 1, 32, 32))
+
+
+def test_models_of_fixed_size_get_it():
+    vit = timm.create_model("test_vit", num_classes=3)
+    for name in ("gradient", "activation"):
+        assert create_saliency(name, model=vit)(torch.randn(2, 3, 40, 40)).isfinite().all()
+    with pytest.raises(RuntimeError, match="set its input size"):
+        create_saliency("gradient", model=vit, size=40)(torch.randn(2, 3, 40, 40))
+
+
+class Bright(Saliency):
+    def raw(self, images, target):
+        return images.mean(1, keepdim=True)
+
+
+def test_a_source_of_ones_own_gets_the_settings():
+    images = torch.rand(2, 3, 16, 16)
+    assert torch.allclose(Bright(blur=0)(images), images.mean(1, keepdim=True))
+    assert torch.allclose(Bright(blur=0, power=2, grid=8)(images - 0.5).amin(), torch.tensor(0.0))
+    assert Bright(blur=0.1, grid=4)(images).shape == (2, 1, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "grad"}, "must be one of gradient, activation, spectral, self"),
+        ({"name": "spectral", "model": "resnet18"}, "takes no model"),
+        ({"name": "spectral", "size": 0}, "`size` must be at least 4, got 0"),
+        ({"name": "spectral", "size": 2.5}, "`size` must be a whole number"),
+        ({"name": "spectral", "power": 0}, r"`power` must lie in \(0, inf\), got 0"),
+        ({"name": "spectral", "power": float("nan")}, "`power` must lie in"),
+        ({"name": "spectral", "blur": -1}, r"`blur` must lie in \[0, 1\], got -1"),
+        ({"name": "spectral", "grid": 0}, "`grid` must be at least 1"),
+        ({"name": "spectral", "sigma": 3}, "settings are blur, power and grid, got sigma"),
+        ({"name": "self"}, "needs `model`, the module in training"),
+        ({"name": "activation", "model": nn.Flatten()}, "forward_intermediates"),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        create_saliency(**arguments)
+
+
+def test_mean_and_std_come_together(tiny_model):
+    with pytest.raises(ValueError, match="given together"):
+        make("gradient", tiny_model, mean=(0.5, 0.5, 0.5))
