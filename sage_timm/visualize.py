@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
+from .methods.sage import sage
 from .plan import MixPlan
 from .rearrange import translate
 from .saliency import create_saliency
@@ -43,7 +44,7 @@ def draw_plan(images: torch.Tensor, saliency: torch.Tensor, plan: MixPlan, names
         "mask (white: image)": plan.mask,
         "mixed": plan.mix_images(images),
     }
-    height = images.shape[-2] / images.shape[-1] * 1.8 + 0.5
+    height = images.shape[-2] / images.shape[-1] * 1.8 + 0.2
     figure = Figure(figsize=(1.8 * len(columns), height * len(images) + 0.3), layout="constrained")
     grid = figure.subplots(len(images), len(columns), squeeze=False)
     for row, axes in enumerate(grid):
@@ -57,7 +58,7 @@ def draw_plan(images: torch.Tensor, saliency: torch.Tensor, plan: MixPlan, names
         axes[0].set_xlabel(names[row], fontsize=8)
         axes[2].set_xlabel(f"{names[partner]}, by ({dy:+d}, {dx:+d}) px", fontsize=8)
         axes[4].set_xlabel(f"mean {lam:.2f}", fontsize=8)
-        axes[5].set_xlabel(f"{lam:.2f} {names[row]}\n{1 - lam:.2f} {names[partner]}", fontsize=8)
+        axes[5].set_xlabel(f"{names[row]}: {lam:.2f}, {names[partner]}: {1 - lam:.2f}", fontsize=8)
     return figure
 
 
@@ -97,7 +98,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--lam", type=float, default=0.5, help="share of the own image's saliency, in (0, 1)")
     parser.add_argument("--count", type=int, default=6, help="images to draw")
     parser.add_argument("--size", type=int, default=224, metavar="N", help="side the images are resized and cropped to")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", default="figure.png", metavar="FILE")
     return parser
 
@@ -118,8 +118,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             in_chans=channels,
             power=args.power,
         )
-        from .methods.sage import sage
-
         saliency = source(images)
         partner = torch.arange(len(images)).flip(0)
         plan = sage(saliency, partner, torch.full((len(images),), args.lam), tuple(images.shape[-2:]))

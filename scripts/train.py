@@ -5,7 +5,6 @@ python -m sage_timm scripts/train.py --data-dir DATA ... --sage
 """
 
 import argparse
-import json
 import logging
 import time
 from contextlib import suppress
@@ -57,7 +56,6 @@ group.add_argument("--sched", default="cosine")
 group = parser.add_argument_group("augmentation")
 group.add_argument("--no-aug", action="store_true")
 group.add_argument("--scale", type=float, nargs=2, default=[0.08, 1.0], help="random resized crop, share of area")
-group.add_argument("--hflip", type=float, default=0.5)
 group.add_argument("--color-jitter", type=float, default=0.4)
 group.add_argument("--aa", help="AutoAugment policy, such as rand-m9-mstd0.5-inc1")
 group.add_argument("--reprob", type=float, default=0.0, help="random erasing probability")
@@ -73,7 +71,7 @@ group.add_argument("--mixup-off-epoch", type=int, default=0, metavar="N")
 group = parser.add_argument_group("run")
 group.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
 group.add_argument("--amp", action="store_true")
-group.add_argument("--amp-dtype", default="float16")
+group.add_argument("--amp-dtype", default="float16", choices=("float16", "bfloat16"))
 group.add_argument("--channels-last", action="store_true")
 group.add_argument("--seed", type=int, default=42)
 group.add_argument("--log-interval", type=int, default=50)
@@ -127,7 +125,6 @@ def create_loaders(args, data_config, device):
         is_training=True,
         no_aug=args.no_aug,
         scale=args.scale,
-        hflip=args.hflip,
         color_jitter=args.color_jitter,
         auto_augment=args.aa,
         re_prob=args.reprob,
@@ -135,18 +132,14 @@ def create_loaders(args, data_config, device):
         collate_fn=collate_fn,
         **common,
     )
-    loader_eval = create_loader(
-        datasets[1],
-        interpolation=data_config["interpolation"],
-        crop_pct=data_config["crop_pct"],
-        **common,
-    )
+    eval_transform = dict(interpolation=data_config["interpolation"], crop_pct=data_config["crop_pct"])
+    loader_eval = create_loader(datasets[1], **eval_transform, **common)
     return loader_train, loader_eval, mixup_fn
 
 
 def create_loss(args):
     if args.bce_loss:
-        return BinaryCrossEntropy(smoothing=None if args.mixup_active else args.smoothing)
+        return BinaryCrossEntropy(args.smoothing)
     if args.mixup_active:
         return SoftTargetCrossEntropy()
     return LabelSmoothingCrossEntropy(args.smoothing) if args.smoothing else torch.nn.CrossEntropyLoss()
@@ -193,29 +186,27 @@ def main():
         saver = utils.CheckpointSaver(model, optimizer, args, None, scaler, checkpoint_dir=folder, max_history=2)
         Path(folder, "args.yaml").write_text(args_text)
 
-    results = []
     for epoch in range(start_epoch, epochs):
-        if args.mixup_off_epoch and epoch >= args.mixup_off_epoch:
+        if args.mixup_active and args.mixup_off_epoch and epoch >= args.mixup_off_epoch:
             (loader_train if args.prefetcher else mixup_fn).mixup_enabled = False
         if args.distributed:
             loader_train.sampler.set_epoch(epoch)
-        loss = train_one_epoch(
-            epoch, trained, loader_train, optimizer, create_loss(args), args, device, autocast, scaler, mixup_fn
-        )
+        loss = train_one_epoch(epoch, trained, loader_train, optimizer, args, device, autocast, scaler, mixup_fn)
         top1 = validate(model, loader_eval, args, device, autocast)
         scheduler.step(epoch + 1)
         if utils.is_primary(args):
             _logger.info(f"Epoch {epoch}: loss {loss:.4f}, validation top-1 {top1:.2f} %")
             saver.save_checkpoint(epoch, metric=top1)
-            results.append({"epoch": epoch, "train": {"loss": loss}, "validation": {"top1": top1}})
-    if utils.is_primary(args):
-        print(f"--result\n{json.dumps(results[-10:])}")
+            summary = Path(folder, "summary.csv")
+            utils.update_summary(epoch, {"loss": loss}, {"top1": top1}, summary, write_header=not summary.exists())
     if args.distributed:
+        torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
 
-def train_one_epoch(epoch, model, loader, optimizer, loss_fn, args, device, autocast, scaler, mixup_fn):
+def train_one_epoch(epoch, model, loader, optimizer, args, device, autocast, scaler, mixup_fn):
     model.train()
+    loss_fn = create_loss(args)
     losses = utils.AverageMeter()
     for step, (images, target) in enumerate(loader):
         if not args.prefetcher:

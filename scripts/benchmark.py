@@ -1,0 +1,210 @@
+"""Time the search, a call and a training step, each against its alternative in the same process.
+
+    python scripts/benchmark.py [--json FILE]
+
+Every pair is timed in turn, A B A B, after a warm-up, the device synchronised around each call; printed are the median
+with the 10th and 90th percentile, and peak memory of one more call (allocated on CUDA; growth of the process on CPU).
+"""
+
+import argparse
+import json
+import platform
+import threading
+import time
+from contextlib import nullcontext
+from datetime import date
+from pathlib import Path
+
+import timm
+import torch
+from timm.data import Mixup
+from timm.loss import SoftTargetCrossEntropy
+
+from sage_timm import SageMixup, create_saliency
+from sage_timm.auxiliary import DEFAULT_MODEL
+from sage_timm.methods.sage import unit_mass
+from sage_timm.rearrange import TIE, rearrange, retained_saliency
+from sage_timm.saliency import gaussian_blur
+
+MIB = 2**20
+
+
+def search_in_a_loop(own, other, fraction=0.01):
+    """The authors' way (METHOD: 1 % of the translations, one draw for the batch, a Python loop over the images)."""
+    batch, _, height, width = own.shape
+    rows, columns = 2 * height - 1, 2 * width - 1
+    drawn = torch.randperm(rows * columns, device=own.device)[: max(1, int(fraction * rows * columns))]
+    dy, dx = drawn // columns - (height - 1), drawn % columns - (width - 1)
+    move = torch.eye(2, 3, device=own.device).repeat(len(drawn), 1, 1)
+    move[:, 0, 2], move[:, 1, 2] = -2 * dx / (3 * width), -2 * dy / (3 * height)
+    grid = torch.nn.functional.affine_grid(move, [len(drawn), 1, 3 * height, 3 * width], align_corners=False)
+    margins = (width, width, height, height)
+    best = []
+    for i in range(batch):
+        a, b = (torch.nn.functional.pad(m[i : i + 1], margins).expand(len(drawn), -1, -1, -1) for m in (own, other))
+        moved = torch.nn.functional.grid_sample(b, grid, mode="nearest", align_corners=False)
+        mask = a / (a + moved).clamp_min(1e-16)
+        retained = (a * mask + moved * (1 - mask))[:, :, height : 2 * height, width : 2 * width].sum((1, 2, 3))
+        best.append(retained.argmax())
+    best = torch.stack(best)
+    return torch.stack([dy[best], dx[best]], 1)
+
+
+def synchronise(device):
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def timed(functions, device, repeats):
+    """Time the named functions in turn; return per name the median, the 10th and the 90th percentile, in ms."""
+    times = {name: [] for name in functions}
+    for repeat in range(repeats + 2):
+        for name, function in functions.items():
+            synchronise(device)
+            start = time.perf_counter()
+            function()
+            synchronise(device)
+            if repeat >= 2:
+                times[name].append(1000 * (time.perf_counter() - start))
+    return {name: torch.tensor(t).quantile(torch.tensor([0.5, 0.1, 0.9])).tolist() for name, t in times.items()}
+
+
+def peak_memory(function, device):
+    """Measure the memory in MiB that a call takes beyond what stood before it."""
+    if device.type == "cuda":
+        synchronise(device)
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        function()
+        synchronise(device)
+        return (torch.cuda.max_memory_allocated() - before) / MIB
+    page, done, peak = 4096, threading.Event(), 0
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * page
+
+    def watch():
+        nonlocal peak
+        while not done.is_set():
+            peak = max(peak, resident())
+            time.sleep(0.001)
+
+    before, watcher = resident(), threading.Thread(target=watch)
+    watcher.start()
+    function()
+    done.set()
+    watcher.join()
+    return max(0, peak - before) / MIB
+
+
+def report(title, functions, device, repeats, **extra):
+    times = timed(functions, device, repeats)
+    memory = {name: peak_memory(function, device) for name, function in functions.items()}
+    print(f"\n{title}")
+    for name, (median, low, high) in times.items():
+        print(f"  {name:42} {median:9.2f} ms  ({low:.2f} to {high:.2f})  {memory[name]:8.0f} MiB")
+    names = list(functions)
+    ratio = times[names[-1]][0] / times[names[0]][0]
+    if len(names) > 1:
+        print(f"  {names[-1]} / {names[0]}: {ratio:.3f}")
+    for key, value in extra.items():
+        print(f"  {key.replace('_', ' ')}: {value}")
+    return {"title": title, "ms": times, "MiB": memory, "ratio": ratio, **extra}
+
+
+def pair_of_maps(batch, size, device):
+    """Make two batches of blurred, partly peaked maps with a mixing ratio of 0.35."""
+    noise = gaussian_blur(torch.randn(2 * batch, 1, size, size).abs() ** 2, size / 32)
+    own, other = unit_mass(noise.to(device)).chunk(2)
+    return 0.35 * own, 0.65 * other
+
+
+def search(size, batch, loop, device, repeats):
+    own, other = pair_of_maps(batch, size, device)
+    functions = {"all translations, FFT": lambda: rearrange(own, other)}
+    translation, certified = rearrange(own, other)
+    retained = retained_saliency(own, other, translation[:, None])[:, 0]
+    extra = {"certified_optimal": f"{int(certified.sum())} of {batch}", "retained": round(float(retained.mean()), 4)}
+    if loop:
+        functions["1 % of them, loop over the images"] = lambda: search_in_a_loop(own, other)
+        sampled = retained_saliency(own, other, search_in_a_loop(own, other)[:, None])[:, 0]
+        if not (retained >= sampled - TIE).all():
+            raise AssertionError("the search over all translations retains less than the sample")
+        extra["retained_by_the_1_%"] = round(float(sampled.mean()), 4)
+    title = f"(a) search, {size} x {size} grid, batch {batch}, {(2 * size - 1) ** 2} translations"
+    return report(title, functions, device, repeats, **extra)
+
+
+def mixups(device, **settings):
+    torch.manual_seed(0)
+    saliency = create_saliency("gradient", model=timm.create_model(DEFAULT_MODEL.split(".")[0]), size=112)
+    return Mixup(**settings), SageMixup(**settings, saliency=saliency)
+
+
+def call(batch, size, device, repeats):
+    images, target = torch.randn(batch, 3, size, size, device=device), torch.arange(batch, device=device) % 1000
+    theirs, ours = mixups(device, mode="elem", mixup_alpha=0.8)
+    mixed, weights = ours(images, target)
+    if not (mixed.isfinite().all() and torch.allclose(weights.sum(1), torch.ones_like(weights[:, 0]))):
+        raise AssertionError("a mixed batch must be finite and its target rows sum to 1")
+    functions = {"timm Mixup": lambda: theirs(images.clone(), target), "SageMixup": lambda: ours(images, target)}
+    return report(f"(b) one call, elem mode, {batch} images of {size} x {size}", functions, device, repeats)
+
+
+def step(name, batch, size, device, repeats):
+    model = timm.create_model(name).to(device, memory_format=torch.channels_last).train()
+    optimizer, loss_fn = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9), SoftTargetCrossEntropy()
+    images = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
+    target = torch.arange(batch, device=device) % 1000
+    cuda = device.type == "cuda"
+
+    def training_step(mixup):
+        x, weights = mixup(images.clone(), target)
+        with torch.autocast("cuda", torch.bfloat16) if cuda else nullcontext():
+            loss = loss_fn(model(x), weights)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    theirs, ours = mixups(device, mixup_alpha=0.8)
+    functions = {
+        "step with timm Mixup": lambda: training_step(theirs),
+        "step with SageMixup": lambda: training_step(ours),
+    }
+    precision = "bf16 autocast" if cuda else "float32"
+    return report(f"(c) {name} step, {batch} images of {size} x {size}, {precision}", functions, device, repeats)
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", metavar="FILE", help="write all figures there")
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--tiny", action="store_true", help="toy sizes, to see that everything runs")
+    return parser
+
+
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    device = torch.device(args.device)
+    cuda = device.type == "cuda"
+    name = torch.cuda.get_device_name() if cuda else f"{platform.processor() or platform.machine()} CPU"
+    machine = f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, timm {timm.__version__}"
+    print(f"{machine}, {date.today()}")
+    grids = (
+        [(8, 2, True), (12, 2, False)]
+        if args.tiny
+        else [(32, 64, True), (64, 64, True), (112, 64, False), (224, 64, False)]
+    )
+    batch, size = (4, 32) if args.tiny else (128, 224) if cuda else (32, 224)
+    model = "test_resnet" if args.tiny else "resnet50" if cuda else "resnet18"
+    results = [search(grid, n, loop, device, args.repeats) for grid, n, loop in grids]
+    results += [call(batch, size, device, args.repeats), step(model, batch, size, device, args.repeats)]
+    if args.json:
+        Path(args.json).write_text(
+            json.dumps({"machine": machine, "date": str(date.today()), "results": results}, indent=1)
+        )
+
+
+if __name__ == "__main__":
+    main()
