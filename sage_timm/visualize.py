@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
+from .checks import check_count, check_number
 from .methods.sage import sage
 from .plan import MixPlan
 from .rearrange import translate
@@ -106,6 +107,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Draw the plan of the given images into a file."""
     args = build_parser().parse_args(argv)
     try:
+        check_number("lam", args.lam, 0, 1)
+        check_count("count", args.count, 2)
+        check_count("size", args.size, 1)
         images, names = load_images(args.images, args.count, args.size)
         channels = images.shape[1]
         source = create_saliency(
@@ -122,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         partner = torch.arange(len(images)).flip(0)
         plan = sage(saliency, partner, torch.full((len(images),), args.lam), tuple(images.shape[-2:]))
         draw_plan(images, saliency, plan, names).savefig(args.output, dpi=110)
-    except (OSError, RuntimeError, ValueError, ImportError) as error:
+    except (OSError, RuntimeError, TypeError, ValueError, ImportError) as error:
         sys.exit(f"error: {error}")
     print(f"{args.output}: {len(images)} images, saliency: {source!r}")
 

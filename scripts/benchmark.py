@@ -7,7 +7,9 @@ with the 10th and 90th percentile, and peak memory of one more call (allocated o
 """
 
 import argparse
+import ctypes
 import json
+import os
 import platform
 import threading
 import time
@@ -78,7 +80,7 @@ def peak_memory(function, device):
         function()
         synchronise(device)
         return (torch.cuda.max_memory_allocated() - before) / MIB
-    page, done, peak = 4096, threading.Event(), 0
+    page, done, peak = os.sysconf("SC_PAGE_SIZE"), threading.Event(), 0
 
     def resident():
         return int(Path("/proc/self/statm").read_text().split()[1]) * page
@@ -89,6 +91,7 @@ def peak_memory(function, device):
             peak = max(peak, resident())
             time.sleep(0.001)
 
+    ctypes.CDLL(None).malloc_trim(0)  # what earlier calls have freed goes back to the system, so that growth shows
     before, watcher = resident(), threading.Thread(target=watch)
     watcher.start()
     function()

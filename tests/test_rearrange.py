@@ -12,11 +12,10 @@ from sage_timm.rearrange import (
     TIE,
     TOP,
     WEIGHTS,
-    overlap_map,
     rearrange,
     retained_saliency,
+    retained_saliency_map,
     translate,
-    visible_map,
 )
 from sage_timm.saliency import gaussian_blur
 
@@ -83,15 +82,14 @@ def test_the_exponential_sum_keeps_its_bounds():
 @pytest.mark.parametrize("kind", ["blurred", "spiky", "sparse", "zero"])
 def test_fft_maps_against_brute_force(kind, size):
     own, other = make_pairs(kind, size)
-    approximate = own.sum((2, 3)).unsqueeze(-1) + visible_map(other) - 2 * overlap_map(own, other)
-    assert (approximate - brute_force(own, other)).abs().max() < 2e-3
+    assert (retained_saliency_map(own, other) - brute_force(own, other)).abs().max() < 2e-3
 
 
-def test_overlap_is_never_overestimated_beyond_the_bound():
+def test_the_map_bounds_the_true_value():
     for kind in ("blurred", "spiky", "sparse", "flat"):
         own, other = make_pairs(kind, (12, 17))
-        true = (own.sum((2, 3)).unsqueeze(-1) + visible_map(other) - brute_force(own, other)) / 2
-        assert (overlap_map(own, other) <= true * (1 + OVERSHOOT) + 1e-6).all()
+        bound = (retained_saliency_map(own, other) + OVERSHOOT) / (1 + OVERSHOOT)
+        assert (brute_force(own, other) <= bound + 1e-6).all()
 
 
 @pytest.mark.parametrize("size", [*SIZES, (33, 31)])
@@ -145,10 +143,11 @@ def test_certificate_is_withheld_where_the_bound_cannot_tell():
 def test_certificate_survives_a_spoilt_ranking(monkeypatch):
     own, other = make_pairs("blob", (13, 11), batch=24)
     noise = torch.rand(24, 25, 21)
-    monkeypatch.setattr("sage_timm.rearrange.overlap_map", lambda own, other: overlap_map(own, other) * noise)
+    spoilt = "sage_timm.rearrange.retained_saliency_map"
+    monkeypatch.setattr(spoilt, lambda own, other: 1 - (1 - retained_saliency_map(own, other)) * noise)
     translation, certified = rearrange(own, other)
     wrong = regret(own, other, translation) > 2 * TIE
-    assert wrong.any(), "underestimated overlaps must mislead the ranking for this test to say anything"
+    assert wrong.any(), "overestimated values must mislead the ranking for this test to say anything"
     assert not (certified & wrong).any()
 
 

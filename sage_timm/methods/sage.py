@@ -79,8 +79,8 @@ def sage(
     translation, _ = rearrange(share * maps, (1 - share) * maps[partner], candidates)
 
     if (rows, columns) != size:
-        cell = torch.tensor([height / rows, width / columns], device=translation.device)
-        translation = (translation * cell).round().long()
+        dy, dx = translation.unbind(1)
+        translation = torch.stack([dy * (height / rows), dx * (width / columns)], dim=1).round().long()
         maps = unit_mass(F.interpolate(saliency, size, mode="bilinear"))
     mask = saliency_mask(share * maps, (1 - share) * maps[partner], translation, ratio)
     return MixPlan(partner, translation, mask, mask.mean((1, 2, 3)))

@@ -1,0 +1,100 @@
+"""The rules of the house, as tests: layers, docstrings, sizes."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+
+import sage_timm
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "sage_timm"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# A file imports from lower layers only; within a layer, only what stands here.
+LAYERS = {
+    "checks": 0,
+    "auxiliary": 1,
+    "rearrange": 1,
+    "reference": 1,
+    "saliency": 2,
+    "plan": 2,
+    "methods.sage": 3,
+    "methods.cutmix": 3,
+    "mixup": 4,
+    "loader": 5,
+    "takeover": 6,
+    "launch": 7,
+    "visualize": 7,
+    "__main__": 8,
+}
+SURFACES = {"timm": {"auxiliary", "mixup", "takeover"}, "torchvision": {"visualize"}, "matplotlib": {"visualize"}}
+
+
+def module_name(path):
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def imports(path):
+    """Yield (package, module): ('sage_timm', 'plan') for imports from within, ('torch', '') for others."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.partition(".")[0], "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                yield "sage_timm", node.module
+            else:
+                yield node.module.partition(".")[0], ""
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.name != "__init__.py"], ids=module_name)
+def test_layers(path):
+    name = module_name(path)
+    for package, module in imports(path):
+        if package == "sage_timm":
+            assert LAYERS[module] < LAYERS[name], f"{name} imports {module}"
+        elif package in SURFACES:
+            assert name in SURFACES[package], f"{name} imports {package}"
+
+
+def documented(tree):
+    """Yield every public module, class and function, methods of public classes included."""
+    yield tree
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                yield from (m for m in node.body if isinstance(m, ast.FunctionDef) and not m.name.startswith("_"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_public_names_are_documented(path):
+    for node in documented(ast.parse(path.read_text())):
+        setter = any(isinstance(d, ast.Attribute) and d.attr == "setter" for d in getattr(node, "decorator_list", []))
+        inherited = getattr(node, "name", "") == "raw"
+        assert ast.get_docstring(node) or setter or inherited, getattr(node, "name", path.name)
+
+
+@pytest.mark.parametrize("name", ["SageMixup", "create_saliency", "Saliency"])
+def test_every_argument_is_documented(name):
+    subject = getattr(sage_timm, name)
+    text = inspect.getdoc(subject)
+    for argument in inspect.signature(subject).parameters:
+        assert f"{argument}" in text, argument
+
+
+def test_files_stay_small():
+    sizes = {path.name: len(path.read_text().splitlines()) for path in FILES}
+    assert max(sizes.values()) <= 320, sizes
+    assert len((ROOT / "scripts" / "train.py").read_text().splitlines()) < 250
+    top = {p.name for p in ROOT.iterdir() if not p.name.startswith(".")}
+    assert top >= {"pyproject.toml", "sage_timm", "tests", "scripts", "README.md", "LICENSE", "CHANGELOG.md"}
+
+
+def test_importing_the_package_reaches_for_no_optional_library():
+    import subprocess
+    import sys
+
+    code = "import sys, sage_timm, sage_timm.launch; sys.exit('matplotlib' in sys.modules or 'sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

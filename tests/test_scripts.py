@@ -1,0 +1,187 @@
+"""The scripts, the pictures and the README, run as a user runs them."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from sage_timm import create_saliency, visualize
+from sage_timm.methods.sage import sage
+
+ROOT = Path(__file__).parent.parent
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def test_readme_python_blocks_run(tiny_model):
+    found = blocks("python")
+    assert len(found) >= 2
+    batch = torch.randn(4, 3, 24, 24), torch.arange(4)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 24 * 24, 10))
+    for block in found:
+        exec(compile(block, "README.md", "exec"), {"loader": [batch, batch], "model": model})
+    assert model[1].weight.grad is not None
+
+
+def test_readme_flags_are_those_of_the_launcher():
+    import argparse
+
+    from sage_timm.launch import add_flags
+
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    flags = {option for action in parser._actions for option in action.option_strings} - {"-h", "--help"}
+    table = set(re.findall(r"^\| `(--[a-z-]+)`", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert table == flags
+
+
+def test_readme_names_files_that_exist():
+    text = (ROOT / "README.md").read_text()
+    named = set(re.findall(r"(?:scripts|tests|sage_timm)/[\w./-]+\.\w+", text)) | set(
+        re.findall(r"\]\((\w+(?:\.md)?)\)", text)
+    )
+    assert len(named) >= 6
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_quickstart(tmp_path):
+    """The main job in a fresh copy, with this environment as its .venv; a second run reuses what is there."""
+    for name in ("sage_timm", "scripts", "pyproject.toml"):
+        source = ROOT / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (tmp_path / ".venv" / "bin" / "python").chmod(0o755)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path / ".venv" / "installed")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
+
+    def run():
+        command = ["bash", str(tmp_path / "scripts" / "quickstart.sh")]
+        result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        assert result.returncode == 0, result.stderr[-3000:]
+        return result.stdout, result.stderr
+
+    out, err = run()
+    accuracies = re.search(r"test digits: ([\d.]+) % auxiliary model, ([\d.]+) % model trained with SAGE", out)
+    assert accuracies and min(map(float, accuracies.groups())) > 50
+    assert "sage_timm: SAGE" in err and "gradient of test_resnet, weights of quickstart/auxiliary" in err
+    picture = Image.open(tmp_path / "quickstart" / "mixed.png")
+    assert picture.width > 800 and len(set(picture.convert("L").getdata())) > 50
+    again, _ = run()
+    assert "== Training" not in again and accuracies.group(0) in again
+
+
+def test_benchmark(tmp_path, capsys):
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        import benchmark
+    finally:
+        sys.path.pop(0)
+    benchmark.main(["--tiny", "--repeats", "2", "--device", "cpu", "--json", str(tmp_path / "figures.json")])
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert [r["title"][:3] for r in figures["results"]] == ["(a)", "(a)", "(b)", "(c)"]
+    assert all(low <= median <= high for r in figures["results"] for median, low, high in r["ms"].values())
+    out = capsys.readouterr().out
+    assert "SageMixup / timm Mixup" in out and "MiB" in out
+
+
+def test_the_benchmarks_loop_agrees_with_brute_force():
+    """The authors' way in the benchmark finds the best of its own sample: with all translations drawn, the optimum."""
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        import benchmark
+    finally:
+        sys.path.pop(0)
+    from sage_timm.rearrange import TIE, rearrange, retained_saliency
+
+    own, other = benchmark.pair_of_maps(3, 9, torch.device("cpu"))
+    found = benchmark.search_in_a_loop(own, other, fraction=1.0)
+    best, _ = rearrange(own, other)
+    retained = [retained_saliency(own, other, t[:, None])[:, 0] for t in (found, best)]
+    assert (retained[0] - retained[1]).abs().max() <= 2 * TIE
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    for i, size in enumerate([(40, 30), (30, 50), (35, 35)]):
+        Image.effect_noise(size, 80).convert("RGB").save(tmp_path / f"picture{i}.png")
+    return tmp_path
+
+
+def test_visualize_folder_and_files(pictures, capsys):
+    for images in ([pictures], sorted(pictures.glob("*.png"))):
+        target = pictures / "out" / "figure.png"
+        target.parent.mkdir(exist_ok=True)
+        visualize.main([*map(str, images), "--saliency", "spectral", "--size", "32", "-o", str(target)])
+        assert Image.open(target).width > 800
+        shutil.rmtree(target.parent)
+    assert "3 images, saliency: spectral residual" in capsys.readouterr().out
+
+
+def test_visualize_shows_the_plan_in_words(tiny_model):
+    images, saliency = torch.rand(2, 3, 12, 20), torch.zeros(2, 1, 12, 20)
+    saliency[:, :, 4:8, 6:11] = torch.rand(4, 5)
+    plan = sage(saliency, torch.tensor([1, 0]), torch.tensor([0.3, 0.3]), (12, 20))
+    figure = visualize.draw_plan(images, saliency, plan, ["cat", "dog"])
+    axes = figure.axes
+    dy, dx = plan.translation[0].tolist()
+    assert (dy, dx) != (0, 0)
+    assert axes[2].get_xlabel() == f"dog, by ({dy:+d}, {dx:+d}) px"
+    assert axes[5].get_xlabel() == f"cat: {plan.lam[0]:.2f}, dog: {1 - plan.lam[0]:.2f}"
+    shown = torch.from_numpy(axes[5].images[0].get_array().data)
+    assert torch.allclose(shown, plan.mix_images(images)[0].permute(1, 2, 0))
+    assert torch.allclose(torch.from_numpy(axes[4].images[0].get_array().data)[..., 0], plan.mask[0, 0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "IMAGES_OR_FOLDER must exist, got 'nowhere'"),
+        (["picture0.png"], "at least 2 images are needed to mix, got 1"),
+        ([".", "--saliency-checkpoint", "nowhere.pth"], "`checkpoint` must be an existing file"),
+        (["text"], "text"),
+        ([".", "--lam", "1.5"], "`lam` must lie in"),
+        ([".", "--count", "1"], "`count` must be at least 2"),
+        ([".", "-o", "no/such/folder/x.png"], "no/such/folder"),
+    ],
+)
+def test_visualize_errors_are_one_line(arguments, message, pictures, monkeypatch):
+    monkeypatch.chdir(pictures)
+    (pictures / "text").mkdir()
+    for name in ("a.png", "b.png"):
+        (pictures / "text" / name).write_text("no picture")
+    if "text" not in arguments:
+        shutil.rmtree(pictures / "text")
+    with pytest.raises(SystemExit) as caught:
+        visualize.main([*arguments, *(["--saliency", "spectral"] if "--saliency-checkpoint" not in arguments else [])])
+    assert str(caught.value).startswith("error: ") and message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_visualize_with_a_checkpoint_in_colour_and_grey(pictures, checkpoint):
+    import timm
+
+    target = str(pictures / "figure.pdf")
+    visualize.main([str(pictures), "--size", "32", "--saliency-checkpoint", checkpoint, "-o", target])
+    grey = timm.create_model("test_resnet", num_classes=4, in_chans=1)
+    torch.save({"arch": "test_resnet", "state_dict": grey.state_dict()}, pictures / "grey.pth")
+    for path in pictures.glob("*.png"):
+        Image.open(path).convert("L").save(path)
+    visualize.main([str(pictures), "--size", "32", "--saliency-checkpoint", str(pictures / "grey.pth"), "-o", target])
+    assert Path(target).stat().st_size > 1000
+
+
+def test_saliency_is_told_the_images_are_not_normalised(pictures, tiny_model, monkeypatch, checkpoint):
+    seen = []
+    monkeypatch.setattr(visualize, "create_saliency", lambda *a, **k: seen.append(k) or create_saliency(*a, **k))
+    arguments = ["--size", "32", "--saliency-checkpoint", checkpoint, "-o", str(pictures / "f.png")]
+    visualize.main([str(pictures), *arguments])
+    assert seen[0]["mean"] == (0.0, 0.0, 0.0) and seen[0]["std"] == (1.0, 1.0, 1.0)
