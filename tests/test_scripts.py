@@ -139,7 +139,7 @@ def test_visualize_shows_the_plan_in_words(tiny_model):
     assert axes[5].get_xlabel() == f"cat: {plan.lam[0]:.2f}, dog: {1 - plan.lam[0]:.2f}"
     shown = torch.from_numpy(axes[5].images[0].get_array().data)
     assert torch.allclose(shown, plan.mix_images(images)[0].permute(1, 2, 0))
-    assert torch.allclose(torch.from_numpy(axes[4].images[0].get_array().data)[..., 0], plan.mask[0, 0])
+    assert torch.allclose(torch.from_numpy(axes[4].images[0].get_array().data), plan.mask[0, 0])
 
 
 @pytest.mark.parametrize(
