@@ -46,8 +46,12 @@ class Takeover(contextlib.ExitStack):
     def activate(self, args: dict) -> None:
         """Put SAGE in timm's place, once, and check and mend the script's parsed arguments, a dict that is changed."""
         if self.settings is None:
-            self._replace_names()
+            self._replace(*self._stand_ins())
+            hook = register_optimizer_step_post_hook(lambda *_: self._stepped())
+            self.callback(hook.remove)
         self.settings = {**self.given, **{k: v for k, v in args.items() if v is not None}}
+        if self.settings.get("saliency") == "self" and self.trained_model is None:
+            self._replace((timm.models.create_model, self._noted_create_model()))
         for name in ("naflex_loader", "aug_splits", "jsd_loss"):
             if args.get(name):
                 refuse(f"--{name.replace('_', '-')} can't be combined with --sage; drop one of the two")
@@ -64,16 +68,18 @@ class Takeover(contextlib.ExitStack):
                 "--sage was asked for, but the script never built timm's Mixup or FastCollateMixup; nothing was mixed"
             )
 
-    def _replace_names(self) -> None:
-        """Replace timm's classes and factories wherever a script has or will have them from."""
+    def _stand_ins(self) -> list[tuple[object, object]]:
+        """List what is replaced and by what."""
         mixup, collate = self._mixup_classes()
-        replacements = [
+        return [
             (timm.data.mixup.Mixup, mixup),
             (timm.data.mixup.FastCollateMixup, collate),
             (timm.data.loader.create_loader, self._mixing_create_loader(collate)),
             (timm.data.transforms_factory.create_transform, self._noted_create_transform()),
-            (timm.models.create_model, self._noted_create_model()),
         ]
+
+    def _replace(self, *replacements: tuple[object, object]) -> None:
+        """Replace timm's names wherever a script has or will have them from."""
         for module in list(sys.modules.values()):
             path = str(getattr(module, "__name__", ""))
             if path.partition(".")[0] in ("timm", "sage_timm") and path not in _PUBLIC:
@@ -83,8 +89,6 @@ class Takeover(contextlib.ExitStack):
                     if value is old:
                         self.callback(setattr, module, name, old)
                         setattr(module, name, new)
-        hook = register_optimizer_step_post_hook(lambda *_: self._stepped())
-        self.callback(hook.remove)
 
     def _mixup_classes(self) -> tuple[type, type]:
         takeover = self
