@@ -163,18 +163,24 @@ def _from_checkpoint(name: str | None, path: str | os.PathLike, in_chans: int) -
     if head in weights:
         kwargs["num_classes"] = weights[head].shape[0]
     module = _create(name, in_chans=in_chans, **kwargs)
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        rule = f"`checkpoint` must hold weights of {name!r} for {in_chans} channels"
-        raise ValueError(f"{rule}, got {path!r}: {' '.join(str(error).split())[:300]}") from error
+    expected = module.state_dict()
+    missing, unknown = expected.keys() - weights.keys(), weights.keys() - expected.keys()
+    reshaped = sorted(key for key in expected.keys() & weights.keys() if expected[key].shape != weights[key].shape)
+    if missing or unknown or reshaped:
+        way = f"; drop `model`, the file is of {arch!r}" if arch and arch != name else ""
+        shape = f" ({reshaped[0]})" if reshaped else ""
+        raise ValueError(
+            f"`checkpoint` must hold weights of {name!r} for {in_chans} channels, got {path!r} with {len(missing)} "
+            f"entries missing, {len(unknown)} unknown and {len(reshaped)}{shape} of another shape{way}"
+        )
+    module.load_state_dict(weights)
     return _freeze(module, f"{name}, weights of {path}", settings.get("mean"), settings.get("std"), None)
 
 
 def _read_checkpoint(path: str) -> tuple[dict[str, torch.Tensor], str | None, dict]:
     """Return the weights, the architecture's name if the file has it, and the training settings if it has them."""
     if not os.path.isfile(path):
-        raise ValueError(f"`checkpoint` must be an existing file, got {path!r}")
+        raise ValueError(f"`checkpoint` must be an existing file, got {path!r}; give a .safetensors, .pth or .pth.tar")
     try:
         if path.endswith(".safetensors"):
             from safetensors.torch import load_file
@@ -184,7 +190,10 @@ def _read_checkpoint(path: str) -> tuple[dict[str, torch.Tensor], str | None, di
             with torch.serialization.safe_globals([argparse.Namespace]):
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"`checkpoint` must be a file of weights, got {path!r}: {_first_line(error)}") from error
+        raise ValueError(
+            f"`checkpoint` must be a whole file of weights and nothing else, got {path!r} ({type(error).__name__}); "
+            f"save the model's state_dict by torch.save or safetensors"
+        ) from error
     content = content if isinstance(content, dict) else {}
     settings = content.get("args")
     settings = vars(settings) if isinstance(settings, argparse.Namespace) else {}

@@ -50,9 +50,12 @@ def check_target(target: torch.Tensor, batch_size: int, num_classes: int, multi_
         raise TypeError(f"{rule}, got {type(target).__name__}")
     if target.ndim == 1 and not multi_label and len(target) == batch_size:
         if target.is_floating_point():
-            raise TypeError(f"{rule} with integer labels, got {_describe(target)}; convert them by target.long()")
+            raise TypeError(
+                f"`target` must hold integer labels, got {_describe(target)}; convert them by target.long()"
+            )
     elif tuple(target.shape) != (batch_size, num_classes):
-        raise ValueError(f"{rule}, got {_describe(target)}; num_classes is {num_classes}, multi_label {multi_label}")
+        way = "squeeze(1) them" if tuple(target.shape) == (batch_size, 1) else "num_classes and multi_label decide"
+        raise ValueError(f"{rule}, got {_describe(target)}; {way}")
 
 
 def check_saliency(saliency: torch.Tensor, batch_size: int) -> None:
@@ -62,7 +65,7 @@ def check_saliency(saliency: torch.Tensor, batch_size: int) -> None:
         raise TypeError(f"{rule}, got {type(saliency).__name__}")
     shape = tuple(saliency.shape)
     if len(shape) != 4 or shape[:2] != (batch_size, 1) or 0 in shape or not saliency.is_floating_point():
-        raise ValueError(f"{rule}, got {_describe(saliency)}")
+        raise ValueError(f"{rule}, got {_describe(saliency)}; use mean(1, keepdim=True), unsqueeze(1) or float()")
 
 
 class ValueChecks:
@@ -83,25 +86,32 @@ class ValueChecks:
         def act(found: torch.Tensor) -> None:
             low, high = found.tolist()
             if low < 0 or high >= num_classes:
-                raise ValueError(
-                    f"`target` must hold labels in [0, {num_classes - 1}], got {low if low < 0 else high}; "
-                    f"set num_classes (--num-classes) to the number of classes of the data"
+                way = (
+                    "drop images without a label" if low < 0 else "set num_classes (--num-classes) to that of the data"
                 )
+                got = low if low < 0 else high
+                raise ValueError(f"`target` must hold labels in [0, {num_classes - 1}], got {got}; {way}")
 
         self._submit(extremes, act)
 
-    def finite(self, saliency: torch.Tensor) -> None:
-        """Warn, once, where a saliency map holds values that are not finite."""
+    def saliency(self, saliency: torch.Tensor) -> None:
+        """Warn, once, where maps [B, 1, h, w] hold values that count as 0, or where none holds any saliency."""
+        unfit = (~saliency.isfinite() | (saliency < 0)).sum()
+        empty = (saliency.nan_to_num(0, 0, 0) <= 0).all()
 
-        def act(count: torch.Tensor) -> None:
-            if count.item() and not self._warned:
+        def act(found: torch.Tensor) -> None:
+            unfit, empty = found.tolist()
+            if (unfit or empty) and not self._warned:
                 self._warned = True
-                warnings.warn(
-                    f"{count.item()} saliency values of a batch are not finite and count as 0; this is said once",
-                    stacklevel=2,
+                told = f"{unfit} saliency values of a batch are negative or not finite and count as 0" if unfit else ""
+                bare = (
+                    "a batch's saliency is 0 everywhere and counts as uniform: SAGE mixes as Mixup does"
+                    if empty
+                    else ""
                 )
+                warnings.warn("; ".join(filter(None, (told, bare))) + "; this is said once", stacklevel=2)
 
-        self._submit((~saliency.isfinite()).sum(), act)
+        self._submit(torch.stack([unfit, empty.to(unfit.dtype)]), act)
 
     def _submit(self, outcome: torch.Tensor, act) -> None:
         if not outcome.is_cuda:

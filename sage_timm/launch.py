@@ -2,34 +2,20 @@
 
 import argparse
 import contextlib
-import functools
 import os
 import sys
 import types
 import weakref
 from pathlib import Path
 
-from .takeover import Takeover, refuse, say
+from .flags import add_flags, refuse, say
+from .takeover import Takeover
 
 USAGE = """usage: python -m sage_timm SCRIPT [ARGS ...] --sage [--saliency ...]
 
 Runs a training script that uses timm's Mixup, with SAGE in its place. Distributed:
 torchrun --nproc_per_node N -m sage_timm SCRIPT [ARGS ...] --sage
 """
-
-
-def add_flags(parser: argparse.ArgumentParser, **common) -> None:
-    """Add the group of SAGE's flags to a parser."""
-    group = parser.add_argument_group("SAGE", "saliency-guided mixing by sage_timm in place of Mixup")
-    add = functools.partial(group.add_argument, **common)
-    sources = ("gradient", "activation", "spectral", "self")
-    add("--sage", action="store_true", help="mix by SAGE; --mixup is its Beta parameter, --cutmix keeps its share")
-    add("--saliency", choices=sources, help="saliency source (default: gradient)")
-    add("--saliency-model", metavar="NAME", help="timm model the saliency comes from (default: mobilenetv3_small_100)")
-    add("--saliency-checkpoint", metavar="PATH", help="local weights of the saliency model")
-    add("--saliency-size", type=int, metavar="N", help="side in pixels at which the saliency is computed")
-    add("--sage-lam-max", type=float, metavar="A", help="largest share of the own image's saliency (default: 0.6)")
-    add("--sage-search-fraction", type=float, metavar="F", help="share of translations tried (default: 1.0, all)")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -48,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     sys.argv = [argv[0], *rest]
     if not getattr(sys.flags, "safe_path", False):
         sys.path[0] = os.path.dirname(script)
-    with _own_frames_hidden(script), Takeover(given) as takeover:
+    with _own_frames_hidden(script), Takeover(given, {action.dest for action in flags._actions}) as takeover:
         if given.get("sage"):
             takeover.activate({})
         with _flags_on_parsers(takeover, given):

@@ -1,6 +1,7 @@
 """`SageMixup`: SAGE behind the surface of timm's Mixup."""
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,7 +36,8 @@ class SageMixup(Mixup):
         num_classes: number of classes.
         multi_label: targets are dense multi-label [B, num_classes]; each label is smoothed towards 0.5.
         saliency: a source's name (see `create_saliency`), or any callable
-            (images [B, C, H, W], target [B, num_classes]) -> [B, 1, h, w], non-negative.
+            (images [B, C, H, W], target [B, num_classes]) -> [B, 1, h, w], non-negative. It gets the batch itself and
+            must not change it; plain labels reach it as one-hot rows.
         lam_max: SAGE's ratio, the own image's share of saliency mass, is lam_max * Beta(alpha, alpha); in (0, 1].
         search_fraction: chance of each translation to be tried, in (0, 1]; 1 tries all.
 
@@ -92,6 +94,15 @@ class SageMixup(Mixup):
         self.saliency = saliency
         self._value_checks = ValueChecks()
 
+    def __repr__(self) -> str:
+        cutmix = f"min-max {self.cutmix_minmax}" if self.cutmix_minmax else f"alpha {self.cutmix_alpha:g}"
+        share = f", CutMix ({cutmix}) for {self.switch_prob:.0%} of it" if self.cutmix_alpha > 0 else ""
+        return (
+            f"SAGE (ratio {self.lam_max:g} * Beta({self.mixup_alpha:g}, {self.mixup_alpha:g})) with probability "
+            f"{self.mix_prob:g} per {self.mode}{share}; {self.num_classes} classes, "
+            f"smoothing {self.label_smoothing:g}; saliency: {self.saliency!r}"
+        )
+
     @torch.no_grad()
     def __call__(self, x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mix a batch.
@@ -121,6 +132,8 @@ class SageMixup(Mixup):
         check_target(target, len(x), self.num_classes, self.multi_label)
         if target.ndim == 1:
             self._value_checks.labels(target, self.num_classes)
+        if len(x) == 1 and self.mixup_enabled:
+            warnings.warn("a batch of 1 image has no partner to mix with and stays as it is", stacklevel=2)
         lam, use_cutmix, box = self._draw(x.shape)
         if (lam == 1).all():
             return None
@@ -137,7 +150,7 @@ class SageMixup(Mixup):
                 return boxes
         saliency = self.saliency(x, self._class_weights(x, target))
         check_saliency(saliency, len(x))
-        self._value_checks.finite(saliency)
+        self._value_checks.saliency(saliency)
         saliency = saliency.float().nan_to_num(0, 0, 0).clamp_min(0)
         ratio = np.where(use_sage, lam * np.float32(self.lam_max), np.float32(1))
         rearranged = sage(saliency, partner, on_device(ratio), size, search_fraction=self.search_fraction)

@@ -60,7 +60,7 @@ class Saliency:
 
         Args:
             images: [B, C, H, W], floating point, normalised as in training. Not changed.
-            target: [B, N] class weights (one-hot for plain labels), or None.
+            target: [B, N] class weights (one-hot for plain labels), [B] labels of the model's own classes, or None.
 
         Returns:
             [B, 1, h, w] float32, non-negative, any scale; free of gradient history.
@@ -141,7 +141,9 @@ class _ModelSaliency(Saliency):
 
     def __repr__(self) -> str:
         size = f"{self.size[0]} x {self.size[1]} px" if self.size else "the images' own size"
-        return f"{self.name} of {self.auxiliary.origin}, at {size} ({self._settings()})"
+        classes = getattr(self.auxiliary.model, "num_classes", None)
+        known = f" ({classes} classes)" if classes else ""
+        return f"{self.name} of {self.auxiliary.origin}{known}, at {size} ({self._settings()})"
 
 
 def _per_channel(values, images: torch.Tensor) -> torch.Tensor:
@@ -171,7 +173,7 @@ class Gradient(_ModelSaliency):
             logits = _run(model, pixels)
             if logits.ndim != 2:
                 raise ValueError(f"the saliency model must return logits [B, N], got shape {tuple(logits.shape)}")
-            if target is None or target.shape[1] != logits.shape[1]:
+            if target is None or (target.ndim == 2 and target.shape[1] != logits.shape[1]):
                 target = logits.argmax(1)
             loss = F.cross_entropy(logits.float(), target, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, pixels)
@@ -230,9 +232,10 @@ def _run(model: Callable, pixels: torch.Tensor):
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, AssertionError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RuntimeError(
-            f"the saliency model can't take images {tuple(pixels.shape[1:])}: {str(error).strip().splitlines()[0]}; "
-            f"set its input size (size=, --saliency-size) or create the saliency with in_chans={pixels.shape[1]}"
+            f"the saliency model can't take images {tuple(pixels.shape[1:])} ({reason}); check size= (--saliency-size) "
+            f"and in_chans= of create_saliency"
         ) from error
 
 

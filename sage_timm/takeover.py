@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from .flags import in_flags, refuse, say
 from .loader import MixLoader
 from .mixup import SageMixup
 from .plan import MixPlan
@@ -30,17 +31,18 @@ class Takeover(contextlib.ExitStack):
 
     Args:
         given: the flags of the command line, those alone that were given.
+        known: the names of all our flags.
     """
 
-    def __init__(self, given: dict) -> None:
+    def __init__(self, given: dict, known: set[str]) -> None:
         super().__init__()
-        self.given = given
+        self.given, self.known = given, known
         self.settings = None  # the flags of the run, once SAGE is on
         self.in_chans = 3
         self.mean = self.std = None
         self.source = None
         self.trained_model = None
-        self.built = False
+        self.built, self.enabled = False, True
         self.calls = self.chances = self.mixed = 0
 
     def activate(self, args: dict) -> None:
@@ -55,9 +57,14 @@ class Takeover(contextlib.ExitStack):
         for name in ("naflex_loader", "aug_splits", "jsd_loss"):
             if args.get(name):
                 refuse(f"--{name.replace('_', '-')} can't be combined with --sage; drop one of the two")
+        if args.get("mixup", 1) < 0:
+            refuse(f"--mixup must be at least 0, got {args['mixup']}")
         if args.get("mixup", 1) == 0:
             args["mixup"] = 1.0
             say("--mixup is 0, so SAGE would never mix; it takes --mixup 1.0, the Beta parameter of its ratio")
+        for name in args:
+            if name.startswith(("sage", "salien")) and name not in self.known:
+                refuse(f"the config file's key {name!r} is none of {', '.join(sorted(self.known))}")
         input_size = args.get("input_size")
         self.in_chans = args.get("in_chans") or (input_size[0] if isinstance(input_size, (list, tuple)) else 3)
 
@@ -97,7 +104,10 @@ class Takeover(contextlib.ExitStack):
             def __init__(self, *args, **kwargs) -> None:
                 flags = {"lam_max": "sage_lam_max", "search_fraction": "sage_search_fraction"}
                 ours = {name: takeover.settings[flag] for name, flag in flags.items() if flag in takeover.settings}
-                super().__init__(*args, **kwargs, **ours, saliency=takeover.saliency())
+                try:
+                    super().__init__(*args, **kwargs, **ours, saliency=takeover.saliency())
+                except (RuntimeError, TypeError, ValueError) as error:
+                    refuse(in_flags(str(error)))
                 takeover._announce(self)
 
             def plan(self, x: torch.Tensor, target: torch.Tensor) -> MixPlan | None:
@@ -171,25 +181,27 @@ class Takeover(contextlib.ExitStack):
         if self.source is not None:
             return self.source
         name = self.settings.get("saliency") or "gradient"
-        model, checkpoint, size = (self.settings.get(f"saliency_{key}") for key in ("model", "checkpoint", "size"))
+        model, checkpoint, size = (
+            self.settings.get(f"saliency_{key}") or None for key in ("model", "checkpoint", "size")
+        )
+        if name in ("spectral", "self") and (model or checkpoint):
+            if self.given.keys() & {"saliency_model", "saliency_checkpoint"}:
+                refuse(f"--saliency {name} takes no --saliency-model and no --saliency-checkpoint; drop them")
+            say(f"--saliency {name} needs no auxiliary model; the config file's {model or checkpoint} is not used")
+            model = checkpoint = None
         if name == "self":
-            if model or checkpoint:
-                refuse("--saliency self follows the model in training; drop --saliency-model and --saliency-checkpoint")
             self.source = _SelfOnceBuilt(self, size)
         else:
             with _first_rank_first():
-                try:
-                    self.source = create_saliency(
-                        name,
-                        model=model,
-                        checkpoint=checkpoint,
-                        size=size,
-                        mean=self.mean,
-                        std=self.std,
-                        in_chans=self.in_chans,
-                    )
-                except (RuntimeError, TypeError, ValueError) as error:
-                    refuse(str(error))
+                self.source = create_saliency(
+                    name,
+                    model=model,
+                    checkpoint=checkpoint,
+                    size=size,
+                    mean=self.mean,
+                    std=self.std,
+                    in_chans=self.in_chans,
+                )
         return self.source
 
     def _announce(self, mixup: SageMixup) -> None:
@@ -201,13 +213,7 @@ class Takeover(contextlib.ExitStack):
             refuse(
                 "the switch probability must be < 1 with --sage, got 1: CutMix would take all; set --mixup-switch-prob"
             )
-        cutmix = f"min-max {mixup.cutmix_minmax}" if mixup.cutmix_minmax else f"alpha {mixup.cutmix_alpha:g}"
-        share = f", CutMix ({cutmix}) for {mixup.switch_prob:.0%} of it" if mixup.cutmix_alpha > 0 else ""
-        say(
-            f"SAGE (ratio {mixup.lam_max:g} * Beta({mixup.mixup_alpha:g})) with probability {mixup.mix_prob:g} per "
-            f"{mixup.mode}{share}; {mixup.num_classes} classes, smoothing {mixup.label_smoothing:g}; "
-            f"saliency: {mixup.saliency!r}"
-        )
+        say(repr(mixup))
 
     def _count(self, mixup: SageMixup, images: torch.Tensor, plan: MixPlan | None) -> None:
         """Count a batch; fail where mixing was possible so often that its absence is no chance."""
@@ -217,6 +223,9 @@ class Takeover(contextlib.ExitStack):
             )
             size = " x ".join(map(str, images.shape))
             say(f"first batch {size}, {images.dtype} on {images.device}, normalised with {statistics}")
+        if self.enabled and not mixup.mixup_enabled:
+            say("mixing is switched off from here on")
+        self.enabled = mixup.mixup_enabled
         self.calls += 1
         self.chances += mixup.mixup_enabled
         self.mixed += plan is not None
@@ -252,7 +261,8 @@ class _SelfOnceBuilt:
         return self.source(images, target)
 
     def __repr__(self) -> str:
-        return "gradient of the model in training"
+        size = f"{self.size} x {self.size} px" if self.size else "the images' own size"
+        return f"gradient of the model in training, at {size}"
 
 
 def _bind(function, args: tuple, kwargs: dict) -> inspect.BoundArguments:
@@ -272,15 +282,3 @@ def _first_rank_first() -> Iterator[None]:
     finally:
         if distributed and first:
             torch.distributed.barrier()
-
-
-def say(message: str) -> None:
-    """Print a line of ours, from the first rank alone."""
-    if os.environ.get("RANK", "0") == "0":
-        print(f"sage_timm: {message}", file=sys.stderr, flush=True)
-
-
-def refuse(message: str) -> None:
-    """End the run with one line."""
-    print(f"sage_timm: error: {message}", file=sys.stderr, flush=True)
-    sys.exit(2)

@@ -40,7 +40,7 @@ def draw_plan(images: torch.Tensor, saliency: torch.Tensor, plan: MixPlan, names
     columns = {
         "image": images,
         "its saliency": maps,
-        "partner, moved": moved,
+        "partner, moved (down, right)": moved,
         "its saliency, moved": moved_maps,
         "mask (white: image)": plan.mask,
         "mixed": plan.mix_images(images),
@@ -89,17 +89,21 @@ def load_images(paths: Sequence[str], count: int, size: int) -> tuple[torch.Tens
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the command's parser."""
-    parser = argparse.ArgumentParser(prog="python -m sage_timm.visualize", description=draw_plan.__doc__.split("\n")[0])
-    parser.add_argument("images", nargs="+", metavar="IMAGES_OR_FOLDER", help="image i is mixed with the i-th last")
+    parser = argparse.ArgumentParser(
+        prog="python -m sage_timm.visualize",
+        description="Draw how SAGE mixes images: a row per image, mixed with the one as far from the end of the list.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGES_OR_FOLDER", help="at least two images in all")
     parser.add_argument("--saliency", choices=("gradient", "activation", "spectral"), default="gradient")
-    parser.add_argument("--saliency-model", metavar="NAME", help="timm model (default: mobilenetv3_small_100)")
+    parser.add_argument("--saliency-model", metavar="NAME", help="timm model, by default mobilenetv3_small_100")
     parser.add_argument("--saliency-checkpoint", metavar="PATH", help="local weights of the saliency model")
     parser.add_argument("--saliency-size", type=int, metavar="N", help="side at which the saliency is computed")
     parser.add_argument("--power", type=float, default=1.0, help="the saliency maps are raised to this power")
-    parser.add_argument("--lam", type=float, default=0.5, help="share of the own image's saliency, in (0, 1)")
+    parser.add_argument("--lam", type=float, default=0.5, help="share of the own image's saliency, in [0, 1]")
     parser.add_argument("--count", type=int, default=6, help="images to draw")
     parser.add_argument("--size", type=int, default=224, metavar="N", help="side the images are resized and cropped to")
-    parser.add_argument("-o", "--output", default="figure.png", metavar="FILE")
+    parser.add_argument("-o", "--output", default="figure.png", metavar="FILE", help="picture to write")
     return parser
 
 

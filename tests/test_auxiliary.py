@@ -178,6 +178,12 @@ def test_the_architecture_must_fit_and_be_known(tmp_path, tiny_model):
     path = save(tmp_path, "pth", tiny_model)
     with pytest.raises(ValueError, match="must hold weights of 'test_vit'"):
         load_auxiliary("test_vit", path)
+    with pytest.raises(
+        ValueError, match=r"\d+ entries missing, \d+ unknown .*drop `model`, the file is of 'test_resnet'"
+    ):
+        load_auxiliary("test_vit", save(tmp_path, "pth.tar", tiny_model))
+    with pytest.raises(ValueError, match=r"for 1 channels, .* 1 \(conv1.0.weight\) of another shape"):
+        load_auxiliary("test_resnet", path, in_chans=1)
     with pytest.raises(ValueError, match="must name the architecture"):
         load_auxiliary(None, path)
     with pytest.raises(ValueError, match="'no_such_model' can't be created"):

@@ -24,6 +24,7 @@ LAYERS = {
     "methods.cutmix": 3,
     "mixup": 4,
     "loader": 5,
+    "flags": 0,
     "takeover": 6,
     "launch": 7,
     "visualize": 7,

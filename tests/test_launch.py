@@ -106,7 +106,7 @@ def test_both_loader_paths_mix(path, workers, train, losses):
     assert all(torch.allclose(target.sum(1), torch.ones(8)) for target in losses)
     said = [line for line in err.splitlines() if line.startswith("sage_timm: ")]
     assert len(said) == 2
-    assert "SAGE (ratio 0.6 * Beta(1)) with probability 1 per batch; 3 classes, smoothing 0.1" in said[0]
+    assert "SAGE (ratio 0.6 * Beta(1, 1)) with probability 1 per batch; 3 classes, smoothing 0.1" in said[0]
     assert "saliency: spectral residual at 64 px" in said[0]
     assert "first batch 8 x 3 x 24 x 24, torch.float32 on cpu, normalised with mean (0.5, 0.5, 0.5)" in said[1]
 
@@ -135,14 +135,14 @@ def test_flags_stand_in_help(train, capsys):
 def test_yaml_and_args_yaml_rerun(train, losses, tmp_path):
     (tmp_path / "recipe.yaml").write_text("sage: true\nsaliency: spectral\nmixup: 0.7\nsage_lam_max: 0.9\n")
     err = train("-c", tmp_path / "recipe.yaml", "--sage-search-fraction", "0.5")
-    assert "ratio 0.9 * Beta(0.7)" in err and len(losses) == 3
+    assert "ratio 0.9 * Beta(0.7, 0.7)" in err and len(losses) == 3
     saved = yaml.safe_load((tmp_path / "run" / "args.yaml").read_text())
     expected = {"sage": True, "saliency": "spectral", "sage_lam_max": 0.9, "sage_search_fraction": 0.5, "mixup": 0.7}
     assert {key: saved[key] for key in expected} == expected
     first = list(losses)
     losses.clear()
     err = train("-c", tmp_path / "run" / "args.yaml")
-    assert "ratio 0.9 * Beta(0.7)" in err
+    assert "ratio 0.9 * Beta(0.7, 0.7)" in err
     assert len(losses) == 3 and all(torch.equal(a, b) for a, b in zip(first, losses, strict=True))
 
 
@@ -151,14 +151,31 @@ def test_the_command_line_overrules_the_yaml(train, tmp_path):
     assert "saliency: spectral" in train("-c", tmp_path / "recipe.yaml", "--saliency", "spectral")
 
 
+def test_a_mistyped_key_in_the_yaml_is_refused(train, tmp_path, capsys):
+    for key in ("salience: spectral", "saliency-size: 16", "sage_lam: 0.5"):
+        (tmp_path / "recipe.yaml").write_text(f"sage: true\nsaliency: spectral\nmixup: 1.0\n{key}\n")
+        with pytest.raises(SystemExit) as caught:
+            train("-c", tmp_path / "recipe.yaml")
+        assert caught.value.code == 2 and f"key {key.split(':')[0]!r} is none of" in capsys.readouterr().err
+
+
+def test_another_saliency_on_the_command_line_leaves_the_yamls_checkpoint(train, tmp_path, checkpoint):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"sage: true\nsaliency: gradient\nsaliency_checkpoint: {checkpoint}\nmixup: 1.0\n")
+    err = train("-c", recipe, "--saliency", "spectral")
+    assert f"--saliency spectral needs no auxiliary model; the config file's {checkpoint} is not used" in err
+    assert "saliency: spectral residual" in err
+
+
 def test_cutmix_keeps_its_share(train, losses):
     assert ", CutMix (alpha 1) for 50% of it" in train(*SAGE, "--cutmix", "1.0", "--mixup-mode", "elem")
 
 
 @pytest.mark.parametrize("path", [[], ["--no-prefetcher"]])
 def test_off_epoch_is_obeyed_with_persistent_workers(path, train, losses):
-    train(*SAGE, "-j", "1", "--epochs", "3", "--mixup-off-epoch", "2", *path)
+    err = train(*SAGE, "-j", "1", "--epochs", "3", "--mixup-off-epoch", "2", *path)
     per_epoch = [sum(mixed_rows(target) for target in losses[3 * e : 3 * e + 3]) for e in range(3)]
+    assert err.count("sage_timm: mixing is switched off from here on") == 1
     assert len(losses) == 9 and per_epoch[0] > 0 and per_epoch[1] > 0 and per_epoch[2] == 0
 
 
@@ -179,10 +196,17 @@ def test_cutmix_alone_opens_it_too(train, losses):
     [
         (["--mixup-prob", "0"], "the mixing probability must be > 0 with --sage, got 0"),
         (["--cutmix", "1.0", "--mixup-switch-prob", "1"], "the switch probability must be < 1 with --sage, got 1"),
-        (["--saliency-size", "2"], "`size` must be at least 4, got 2"),
-        (["--saliency-model", "resnet18"], "'spectral' saliency takes no model"),
-        (["--saliency", "gradient", "--saliency-checkpoint", "nowhere.pth"], "`checkpoint` must be an existing file"),
-        (["--saliency", "self", "--saliency-model", "resnet18"], "--saliency self follows the model in training"),
+        (["--saliency-size", "2"], "--saliency-size must be at least 4, got 2"),
+        (["--saliency-model", "resnet18"], "--saliency spectral takes no --saliency-model"),
+        (
+            ["--saliency", "gradient", "--saliency-checkpoint", "no.pth"],
+            "--saliency-checkpoint must be an existing file",
+        ),
+        (["--saliency", "self", "--saliency-model", "resnet18"], "--saliency self takes no --saliency-model"),
+        (["--sage-lam-max", "2"], "--sage-lam-max must lie in (0, 1], got 2.0"),
+        (["--sage-search-fraction", "0"], "--sage-search-fraction must lie in (0, 1], got 0.0"),
+        (["--mixup-mode", "half"], "--mixup-mode must be one of batch, pair, elem, got 'half'"),
+        (["--mixup", "-1"], "--mixup must be at least 0, got -1.0"),
     ],
 )
 def test_refusals_are_one_line(flags, message, train, capsys):
@@ -231,7 +255,7 @@ def test_checkpoint_and_statistics_reach_the_saliency_model(train, checkpoint, m
     statistics = ["--mean", "0.1", "0.2", "0.3", "--std", "0.4", "0.5", "0.6"]
     for path in ([], ["--no-prefetcher"]):
         err = train("--mixup", "1", "--sage", *flags, *statistics, *path)
-        assert f"gradient of test_resnet, weights of {checkpoint}, at 20 x 20 px" in err
+        assert f"gradient of test_resnet, weights of {checkpoint} (5 classes), at 20 x 20 px" in err
         assert created[-1].mean == (0.1, 0.2, 0.3) and created[-1].std == (0.4, 0.5, 0.6)
 
 
@@ -331,7 +355,7 @@ def deit(tmp_path, image_folder):
 def test_deit_style(module, deit, run):
     script, *args = deit(mixup_module=module)
     err = run(script, *args, "--sage", "--saliency", "spectral", "--cutmix", "0")
-    assert "ratio 0.6 * Beta(0.8)" in err and "normalised with mean (0.3, 0.3, 0.3), std (0.2, 0.2, 0.2)" in err
+    assert "ratio 0.6 * Beta(0.8, 0.8)" in err and "normalised with mean (0.3, 0.3, 0.3), std (0.2, 0.2, 0.2)" in err
 
 
 def test_deit_style_mixes_rows(deit, run, capsys, monkeypatch):
@@ -405,7 +429,7 @@ def test_swin_style_with_a_strict_parser_and_no_mixup_flag(run, tmp_path):
     (tmp_path / "build_style.py").write_text(SWIN_BUILD)
     (tmp_path / "swin.py").write_text(SWIN)
     err = run(tmp_path / "swin.py", "--cfg", "x.yaml", "--sage", "--saliency", "spectral")
-    assert "ratio 0.6 * Beta(0.8)" in err
+    assert "ratio 0.6 * Beta(0.8, 0.8)" in err
 
 
 def test_usage_and_missing_scripts(run, capsys):

@@ -142,6 +142,7 @@ def test_modes_share_the_ratio_as_they_say():
     assert len(lam["elem"].unique()) == 8
 
 
+@pytest.mark.filterwarnings("ignore:a batch of 1 image")
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_odd_batches_leave_the_middle_image(mode, size):
@@ -298,7 +299,7 @@ def test_saliency_that_is_not_finite_counts_as_0_and_is_said_once(value):
     x, target = batch()
     mixup = SageMixup(num_classes=7, saliency=broken)
     seeded()
-    with pytest.warns(UserWarning, match="150 saliency values of a batch are not finite"):
+    with pytest.warns(UserWarning, match="150 saliency values of a batch are negative or not finite"):
         mixed, weights = mixup(x, target)
     seeded()
     expected, expected_weights = SageMixup(num_classes=7, saliency=mended)(x, target)
@@ -308,6 +309,7 @@ def test_saliency_that_is_not_finite_counts_as_0_and_is_said_once(value):
         mixup(x, target)
 
 
+@pytest.mark.filterwarnings("ignore:.*saliency values of a batch are negative")
 def test_negative_saliency_counts_as_0():
     x, target = batch()
     seeded()
@@ -317,6 +319,29 @@ def test_negative_saliency_counts_as_0():
     assert torch.equal(mixed, expected)
 
 
+def test_negative_and_empty_saliency_is_said():
+    x, target = batch()
+    with pytest.warns(UserWarning, match=r"\d+ saliency values .* negative .* is 0 everywhere .* as Mixup does"):
+        SageMixup(num_classes=7, saliency=lambda i, t: -torch.ones(8, 1, 4, 4))(x, target)
+    with pytest.warns(UserWarning, match="^a batch's saliency is 0 everywhere and counts as uniform"):
+        SageMixup(num_classes=7, saliency=lambda i, t: torch.zeros(8, 1, 4, 4))(x, target)
+
+
+def test_a_batch_of_one_is_said():
+    x, target = batch(size=1)
+    with pytest.warns(UserWarning, match="a batch of 1 image has no partner"):
+        SageMixup(num_classes=7, saliency=flat)(x, target)
+
+
+def test_repr_says_what_mixes(spectral):
+    text = repr(SageMixup(0.8, 1.0, prob=0.7, mode="elem", num_classes=7, saliency=spectral))
+    assert text.startswith(
+        "SAGE (ratio 0.6 * Beta(0.8, 0.8)) with probability 0.7 per elem, CutMix (alpha 1) for 50% of it"
+    )
+    assert "spectral residual at 64 px" in text
+
+
+@pytest.mark.filterwarnings("ignore:a batch's saliency is 0")
 @pytest.mark.parametrize("maps", [torch.zeros(8, 1, 12, 10), torch.ones(8, 1, 1, 1), torch.rand(8, 1, 40, 3)])
 def test_strange_maps_give_finite_results(maps):
     x, target = batch()
@@ -324,6 +349,7 @@ def test_strange_maps_give_finite_results(maps):
     assert mixed.isfinite().all() and torch.allclose(weights.sum(1), torch.ones(8))
 
 
+@pytest.mark.filterwarnings("ignore:a batch of 1 image")
 def test_images_of_changing_size_and_batch(spectral):
     mixup = SageMixup(num_classes=7, cutmix_alpha=1.0, mode="elem", saliency=spectral)
     for size, height, width in ((4, 8, 8), (5, 33, 17), (2, 8, 8), (1, 1, 1)):
@@ -376,12 +402,17 @@ def test_wrong_arguments_are_refused_in_the_constructor(arguments, kind, message
             ValueError,
             r"labels \[8\] or class weights \[8, 9\], got torch.int64",
         ),
-        (torch.rand(8, 3, 4, 4), torch.arange(8)[:, None], ValueError, "num_classes is 9"),
-        (torch.rand(8, 3, 4, 4), torch.rand(8, 10), ValueError, "num_classes is 9"),
+        (torch.rand(8, 3, 4, 4), torch.arange(8)[:, None], ValueError, r"squeeze\(1\) them"),
+        (torch.rand(8, 3, 4, 4), torch.rand(8, 10), ValueError, "num_classes and multi_label decide"),
         (torch.rand(8, 3, 4, 4), torch.rand(8), TypeError, "integer labels"),
         (torch.rand(8, 3, 4, 4), list(range(8)), TypeError, "got list"),
         (torch.rand(8, 3, 4, 4), torch.arange(8) + 2, ValueError, r"labels in \[0, 8\], got 9; set num_classes"),
-        (torch.rand(8, 3, 4, 4), torch.arange(8) - 1, ValueError, r"labels in \[0, 8\], got -1; set num_classes"),
+        (
+            torch.rand(8, 3, 4, 4),
+            torch.arange(8) - 1,
+            ValueError,
+            r"labels in \[0, 8\], got -1; drop images without a label",
+        ),
     ],
 )
 def test_wrong_batches(x, target, kind, message):
@@ -392,7 +423,7 @@ def test_wrong_batches(x, target, kind, message):
 
 
 def test_multi_label_needs_dense_targets():
-    with pytest.raises(ValueError, match=r"class weights \[8, 7\], got .* multi_label True"):
+    with pytest.raises(ValueError, match=r"class weights \[8, 7\], got torch.int64"):
         SageMixup(num_classes=7, multi_label=True, saliency=flat)(*batch())
 
 

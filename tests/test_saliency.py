@@ -60,6 +60,12 @@ def test_gradient_of_the_top_class_where_the_classes_are_others(tiny_model, imag
     assert torch.allclose(source(images), expected, rtol=1e-4, atol=1e-7)
 
 
+def test_gradient_takes_plain_labels_too(tiny_model, images):
+    target = torch.tensor([4, 0, 2])
+    source = make("gradient", tiny_model)
+    assert torch.equal(source(images, target), source(images, F.one_hot(target, 5).float()))
+
+
 def test_gradient_of_soft_targets(tiny_model, images):
     soft = torch.rand(3, 5).softmax(1)
     maps = make("gradient", tiny_model, **raw())(images, soft)
@@ -284,7 +290,7 @@ def test_other_channel_counts(name):
 
 
 def test_wrong_channels_say_the_way_out(tiny_model):
-    with pytest.raises(RuntimeError, match="create the saliency with in_chans=1"):
+    with pytest.raises(RuntimeError, match=r"can't take images \(1, 32, 32\) .* in_chans="):
         make("gradient", tiny_model)(torch.randn(2, 1, 32, 32))
 
 
@@ -292,7 +298,7 @@ def test_models_of_fixed_size_get_it():
     vit = timm.create_model("test_vit", num_classes=3)
     for name in ("gradient", "activation"):
         assert create_saliency(name, model=vit)(torch.randn(2, 3, 40, 40)).isfinite().all()
-    with pytest.raises(RuntimeError, match="set its input size"):
+    with pytest.raises(RuntimeError, match="check size="):
         create_saliency("gradient", model=vit, size=40)(torch.randn(2, 3, 40, 40))
 
 

@@ -35,7 +35,7 @@ def test_readme_python_blocks_run(tiny_model):
 def test_readme_flags_are_those_of_the_launcher():
     import argparse
 
-    from sage_timm.launch import add_flags
+    from sage_timm.flags import add_flags
 
     parser = argparse.ArgumentParser()
     add_flags(parser)

@@ -1,0 +1,57 @@
+"""The launcher's flags, and how it speaks to the user: lines on stderr, errors in terms of flags."""
+
+import argparse
+import functools
+import os
+import sys
+
+# The flag of each Python argument that an error may name.
+FLAGS = {
+    "mixup_alpha": "--mixup",
+    "cutmix_alpha": "--cutmix",
+    "cutmix_minmax": "--cutmix-minmax",
+    "prob": "--mixup-prob",
+    "switch_prob": "--mixup-switch-prob",
+    "mode": "--mixup-mode",
+    "label_smoothing": "--smoothing",
+    "num_classes": "--num-classes",
+    "saliency": "--saliency",
+    "model": "--saliency-model",
+    "checkpoint": "--saliency-checkpoint",
+    "size": "--saliency-size",
+    "lam_max": "--sage-lam-max",
+    "search_fraction": "--sage-search-fraction",
+}
+
+
+def add_flags(parser: argparse.ArgumentParser, **common) -> None:
+    """Add the group of SAGE's flags to a parser."""
+    group = parser.add_argument_group("SAGE", "saliency-guided mixing by sage_timm in place of Mixup")
+    add = functools.partial(group.add_argument, **common)
+    sources = ("gradient", "activation", "spectral", "self")
+    add("--sage", action="store_true", help="mix by SAGE; --mixup is its Beta parameter, --cutmix keeps its share")
+    add("--saliency", choices=sources, help="saliency source (default: gradient)")
+    add("--saliency-model", metavar="NAME", help="timm model the saliency comes from (default: mobilenetv3_small_100)")
+    add("--saliency-checkpoint", metavar="PATH", help="local weights of the saliency model")
+    add("--saliency-size", type=int, metavar="N", help="side in pixels at which the saliency is computed")
+    add("--sage-lam-max", type=float, metavar="A", help="largest share of the own image's saliency (default: 0.6)")
+    add("--sage-search-fraction", type=float, metavar="F", help="share of translations tried (default: 1.0, all)")
+
+
+def in_flags(message: str) -> str:
+    """Name the flags where a message names Python arguments."""
+    for name, flag in FLAGS.items():
+        message = message.replace(f"`{name}`", flag)
+    return message
+
+
+def say(message: str) -> None:
+    """Print a line of ours, from the first rank alone."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"sage_timm: {message}", file=sys.stderr, flush=True)
+
+
+def refuse(message: str) -> None:
+    """End the run with one line."""
+    print(f"sage_timm: error: {message}", file=sys.stderr, flush=True)
+    sys.exit(2)
