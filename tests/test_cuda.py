@@ -1,0 +1,74 @@
+"""What only a GPU can show; skipped without one."""
+
+import numpy as np
+import pytest
+import torch
+
+from sage_timm import SageMixup, create_saliency
+from sage_timm.methods.sage import unit_mass
+from sage_timm.rearrange import TIE, rearrange, retained_saliency
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def make_mixup(name, model, **settings):
+    return SageMixup(
+        num_classes=5, saliency=create_saliency(name, **({} if name == "spectral" else {"model": model})), **settings
+    )
+
+
+@pytest.mark.parametrize("size", [(32, 32), (61, 47)])
+def test_the_search_agrees_with_the_cpu(size):
+    own, other = (unit_mass(torch.rand(16, 1, *size) ** 4) / 2 for _ in range(2))
+    on_cpu, _ = rearrange(own, other)
+    on_gpu, certified = rearrange(own.cuda(), other.cuda())
+    values = [retained_saliency(own, other, t.cpu()[:, None])[:, 0] for t in (on_cpu, on_gpu)]
+    assert (values[0] - values[1]).abs().max() <= 2 * TIE
+    assert certified.float().mean() > 0.9
+
+
+@pytest.mark.parametrize("mode", ["batch", "elem"])
+@pytest.mark.parametrize("name", ["gradient", "activation", "spectral"])
+def test_no_call_makes_the_host_wait(name, mode, tiny_model):
+    mixup = make_mixup(name, tiny_model, mode=mode, cutmix_alpha=1.0)
+    images, target = torch.randn(8, 3, 64, 64, device="cuda"), torch.arange(8, device="cuda") % 5
+    for _ in range(3):
+        mixup(images, target)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for seed in range(8):
+            np.random.seed(seed)
+            mixup(images, target)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_labels_out_of_range_are_an_error_one_batch_late(tiny_model):
+    mixup = make_mixup("spectral", tiny_model)
+    images, target = torch.randn(8, 3, 32, 32, device="cuda"), torch.arange(8, device="cuda")
+    mixup(images, target)
+    torch.cuda.synchronize()
+    with pytest.raises(ValueError, match=r"labels in \[0, 4\], got 7"):
+        mixup(images, target % 5)
+    mixup(images, target % 5)
+
+
+def test_a_full_resolution_search_at_224_stays_under_2_gib():
+    own, other = (unit_mass(torch.rand(64, 1, 224, 224, device="cuda")) / 2 for _ in range(2))
+    rearrange(own, other)
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    rearrange(own, other)
+    torch.cuda.synchronize()
+    assert torch.cuda.max_memory_allocated() - before < 2 * 2**30
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_dtypes_and_layout(dtype, tiny_model):
+    images = torch.randn(6, 3, 40, 56, device="cuda", dtype=dtype).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cuda", torch.float16):
+        mixed, weights = make_mixup("gradient", tiny_model)(images, torch.arange(6, device="cuda") % 5)
+    assert mixed.dtype == dtype and mixed.is_contiguous(memory_format=torch.channels_last) and mixed.isfinite().all()
+    assert (weights.sum(1) - 1).abs().max() < 1e-6
