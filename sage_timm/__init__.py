@@ -1,4 +1,4 @@
-"""SAGE, saliency-guided mixing of training images, for timm and torchvision."""
+"""SAGE, saliency-guided mixing of training images, behind the surface of timm's Mixup."""
 
 from .mixup import SageMixup
 from .plan import MixPlan

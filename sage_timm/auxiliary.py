@@ -9,7 +9,7 @@ import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.utils import get_session
 from timm.data import resolve_model_data_config
-from timm.models import clean_state_dict, create_model, get_pretrained_cfg, is_model_pretrained
+from timm.models import clean_state_dict, create_model, get_pretrained_cfg, is_model, is_model_pretrained
 from torch import nn
 
 DEFAULT_MODEL = "mobilenetv3_small_100.lamb_in1k"
@@ -73,8 +73,14 @@ def load_auxiliary(
     if isinstance(model, nn.Module):
         if checkpoint is not None:
             raise ValueError("`checkpoint` must be None where `model` is a module, got both; load it into the module")
+        if isinstance(unwrap(model), torch.jit.ScriptModule):
+            raise TypeError(
+                "`model` must not be a ScriptModule, which can't be copied and frozen; give the module itself"
+            )
         module, origin = copy.deepcopy(unwrap(model)), f"the given {type(unwrap(model)).__name__}"
         return _freeze(module, origin, None, None, None)
+    if model is not None and not isinstance(model, str):
+        raise TypeError(f"`model` must be a timm model name or a module, got {type(model).__name__}")
     with torch.random.fork_rng(devices=[]):
         if checkpoint is not None:
             return _from_checkpoint(model, checkpoint, in_chans)
@@ -88,8 +94,9 @@ def _freeze(module: nn.Module, origin: str, mean, std, size) -> Auxiliary:
     if getattr(module, "pretrained_cfg", None):
         config = resolve_model_data_config(module)
         mean, std = mean or config["mean"], std or config["std"]
-        if module.pretrained_cfg.get("fixed_input_size"):
-            size = config["input_size"][1:]
+        built_for = getattr(getattr(module, "patch_embed", None), "img_size", None)
+        if built_for or module.pretrained_cfg.get("fixed_input_size"):
+            size = built_for or config["input_size"][1:]
     return Auxiliary(module, mean and tuple(mean), std and tuple(std), size, origin)
 
 
@@ -106,7 +113,8 @@ def _from_pretrained(name: str, in_chans: int) -> Auxiliary:
         if not os.path.isdir(name.removeprefix("local-dir:")):
             raise ValueError(f"`model` must name an existing folder after local-dir:, got {name!r}")
     elif ":" in name:
-        _require_network(name)
+        if not _cached(name.partition(":")[2], "config.json"):
+            _require_network(name)
     else:
         if not is_model_pretrained(name):
             raise ValueError(
@@ -114,10 +122,11 @@ def _from_pretrained(name: str, in_chans: int) -> Auxiliary:
                 f"timm.list_pretrained() lists them, or give its weights by checkpoint=PATH"
             )
         config = get_pretrained_cfg(name)
-        cached = _cached_weights(config.hf_hub_id, config.hf_hub_filename)
+        names = (config.hf_hub_filename,) if config.hf_hub_filename else ("model.safetensors", "pytorch_model.bin")
+        cached = [path for path in (_cached(config.hf_hub_id, filename) for filename in names) if path]
         if cached:
-            overlay = {"file": cached}
-        else:
+            overlay = {"file": cached[0]}
+        elif config.hf_hub_id:
             _require_network(name)
     try:
         module = create_model(name, pretrained=True, in_chans=in_chans, pretrained_cfg_overlay=overlay)
@@ -130,12 +139,9 @@ def _from_pretrained(name: str, in_chans: int) -> Auxiliary:
     return _freeze(module, f"{name}, pretrained", None, None, half)
 
 
-def _cached_weights(repository: str | None, filename: str | None) -> str | None:
-    for candidate in (filename,) if filename else ("model.safetensors", "pytorch_model.bin"):
-        path = repository and try_to_load_from_cache(repository, candidate)
-        if isinstance(path, str):
-            return path
-    return None
+def _cached(repository: str | None, filename: str) -> str | None:
+    path = repository and try_to_load_from_cache(repository.partition("@")[0], filename)
+    return path if isinstance(path, str) else None
 
 
 def _require_network(name: str) -> None:
@@ -158,10 +164,13 @@ def _from_checkpoint(name: str | None, path: str | os.PathLike, in_chans: int) -
     if name is None:
         raise ValueError(f"`model` must name the architecture of {path!r}, which does not say it itself; got None")
     kwargs = dict(settings.get("model_kwargs") or {})
-    probe = _create(name, **kwargs)
-    head = f"{probe.pretrained_cfg.get('classifier') or 'head'}.weight"
-    if head in weights:
-        kwargs["num_classes"] = weights[head].shape[0]
+    config = get_pretrained_cfg(name) if is_model(name) else None
+    head = getattr(config, "classifier", None) or "head"
+    head = f"{head if isinstance(head, str) else head[0]}.weight"
+    if settings.get("num_classes") or head in weights:
+        kwargs["num_classes"] = settings.get("num_classes") or weights[head].shape[0]
+    if settings.get("gp"):
+        kwargs["global_pool"] = settings["gp"]
     module = _create(name, in_chans=in_chans, **kwargs)
     expected = module.state_dict()
     missing, unknown = expected.keys() - weights.keys(), weights.keys() - expected.keys()

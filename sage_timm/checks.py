@@ -1,6 +1,8 @@
 """Shape, dtype and value rules, each an error with the rule, the value got and the way out."""
 
 import warnings
+from collections.abc import Sequence
+from numbers import Integral, Real
 
 import torch
 
@@ -13,7 +15,7 @@ def _describe(value: object) -> str:
 
 def check_number(name: str, value: object, low: float, high: float, open_low: bool = False) -> float:
     """Return `value` where it is a number in [low, high], or in (low, high] with `open_low`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"`{name}` must be a number, got {_describe(value)}")
     if not (low < value if open_low else low <= value) or not value <= high:
         span = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if high == float('inf') else ']'}"
@@ -23,11 +25,18 @@ def check_number(name: str, value: object, low: float, high: float, open_low: bo
 
 def check_count(name: str, value: object, low: int) -> int:
     """Return `value` where it is a whole number >= `low`."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"`{name}` must be a whole number, got {_describe(value)}")
     if value < low:
         raise ValueError(f"`{name}` must be at least {low}, got {value}")
     return value
+
+
+def check_span(name: str, value: object) -> None:
+    """Refuse what is no pair (min, max) of numbers with 0 <= min < max <= 1."""
+    pair = isinstance(value, Sequence) and len(value) == 2 and all(isinstance(v, Real) for v in value)
+    if not (pair and 0 <= value[0] < value[1] <= 1):
+        raise ValueError(f"`{name}` must be a pair (min, max) with 0 <= min < max <= 1, got {value!r}")
 
 
 def check_images(images: torch.Tensor) -> None:
@@ -58,21 +67,23 @@ def check_target(target: torch.Tensor, batch_size: int, num_classes: int, multi_
         raise ValueError(f"{rule}, got {_describe(target)}; {way}")
 
 
-def check_saliency(saliency: torch.Tensor, batch_size: int) -> None:
-    """Refuse what is no floating-point map [B, 1, h, w]."""
-    rule = f"a saliency source must return floating-point maps [{batch_size}, 1, h, w]"
+def check_saliency(saliency: torch.Tensor, images: torch.Tensor) -> None:
+    """Refuse what is no floating-point map [B, 1, h, w] on the device of the images [B, C, H, W]."""
+    rule = f"a saliency source must return floating-point maps [{len(images)}, 1, h, w] on {images.device}"
     if not isinstance(saliency, torch.Tensor):
         raise TypeError(f"{rule}, got {type(saliency).__name__}")
     shape = tuple(saliency.shape)
-    if len(shape) != 4 or shape[:2] != (batch_size, 1) or 0 in shape or not saliency.is_floating_point():
+    if len(shape) != 4 or shape[:2] != (len(images), 1) or 0 in shape or not saliency.is_floating_point():
         raise ValueError(f"{rule}, got {_describe(saliency)}; use mean(1, keepdim=True), unsqueeze(1) or float()")
+    if saliency.device != images.device:
+        raise ValueError(f"{rule}, got one on {saliency.device}; move it by .to(images.device)")
 
 
 class ValueChecks:
-    """Checks of tensor values that never make the host wait for an accelerator.
+    """Checks of tensor values that never make the host wait for a CUDA device.
 
-    On the CPU a check acts at once. On a device its outcome travels to the host in the background and the check acts at
-    the first call after it has arrived, usually one batch later.
+    Elsewhere a check acts at once. On CUDA its outcome travels to the host in the background and the check acts at the
+    first call after it has arrived, usually one batch later.
     """
 
     def __init__(self) -> None:
@@ -119,7 +130,7 @@ class ValueChecks:
             return
         host = torch.empty(outcome.shape, dtype=outcome.dtype, pin_memory=True).copy_(outcome, non_blocking=True)
         arrived = torch.cuda.Event()
-        arrived.record()
+        arrived.record(torch.cuda.current_stream(outcome.device))
         self._pending.append((arrived, host, act))
         while self._pending and self._pending[0][0].query():
             _, host, act = self._pending.pop(0)

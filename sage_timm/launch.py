@@ -8,7 +8,7 @@ import types
 import weakref
 from pathlib import Path
 
-from .flags import add_flags, refuse, say
+from .flags import add_flags, refuse
 from .takeover import Takeover
 
 USAGE = """usage: python -m sage_timm SCRIPT [ARGS ...] --sage [--saliency ...]
@@ -33,12 +33,17 @@ def main(argv: list[str] | None = None) -> None:
     given = vars(given)
     sys.argv = [argv[0], *rest]
     if not getattr(sys.flags, "safe_path", False):
-        sys.path[0] = os.path.dirname(script)
-    with _own_frames_hidden(script), Takeover(given, {action.dest for action in flags._actions}) as takeover:
+        sys.path[0] = os.path.dirname(os.path.realpath(script))
+    with _own_frames_hidden(script), Takeover(given) as takeover:
         if given.get("sage"):
             takeover.activate({})
-        with _flags_on_parsers(takeover, given):
-            _run_as_main(script)
+        try:
+            with _flags_on_parsers(takeover, given, flags):
+                _run_as_main(script)
+        except SystemExit as end:
+            if end.code in (None, 0) and not {"-h", "--help"} & set(rest):
+                takeover.finish()
+            raise
         takeover.finish()
 
 
@@ -51,9 +56,9 @@ def _run_as_main(script: str) -> None:
 
 
 @contextlib.contextmanager
-def _flags_on_parsers(takeover: Takeover, given: dict):
+def _flags_on_parsers(takeover: Takeover, given: dict, flags: argparse.ArgumentParser):
     """Add the flags to every parser that knows --mixup before anything is parsed, and act on what it parsed."""
-    parsers = weakref.WeakSet()
+    parsers, completed = weakref.WeakSet(), weakref.WeakSet()
     init, parse = argparse.ArgumentParser.__init__, argparse.ArgumentParser.parse_known_args
 
     def noted_init(parser, *args, **kwargs):
@@ -61,17 +66,23 @@ def _flags_on_parsers(takeover: Takeover, given: dict):
         parsers.add(parser)
 
     def completed_parse(parser, args=None, namespace=None):
-        for known in parsers:
-            if "--mixup" in known._option_string_actions and "--sage" not in known._option_string_actions:
+        for known in list(parsers - completed):
+            options = known._option_string_actions
+            if "--mixup" in options:
+                if taken := sorted(options.keys() & flags._option_string_actions.keys()):
+                    refuse(f"the script has a flag {taken[0]} of its own; run it without `-m sage_timm`")
                 add_flags(known)
+                completed.add(known)
         parsed, rest = parse(parser, args, namespace)
-        if "--sage" in parser._option_string_actions:
+        if parser in completed:
+            known = {action.dest for action in parser._actions}
+            for name in sorted(vars(parsed).keys() - known):
+                if name.startswith(("sage", "salien")):
+                    ours = ", ".join(sorted(action.dest for action in flags._actions))
+                    refuse(f"the key {name!r} of the config file is none of {ours}")
             vars(parsed).update(given)
             if parsed.sage:
                 takeover.activate(vars(parsed))
-            elif given:
-                names = ", ".join("--" + name.replace("_", "-") for name in given)
-                say(f"{names} has no effect without --sage")
         return parsed, rest
 
     argparse.ArgumentParser.__init__, argparse.ArgumentParser.parse_known_args = noted_init, completed_parse

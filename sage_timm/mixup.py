@@ -1,6 +1,5 @@
 """`SageMixup`: SAGE behind the surface of timm's Mixup."""
 
-import math
 import warnings
 from collections.abc import Sequence
 
@@ -9,13 +8,14 @@ import torch
 from timm.data import Mixup
 from timm.data.mixup import cutmix_bbox_and_lam
 
-from .checks import ValueChecks, check_count, check_images, check_number, check_saliency, check_target
+from .checks import ValueChecks, check_count, check_images, check_number, check_saliency, check_span, check_target
 from .methods.cutmix import cutmix
 from .methods.sage import sage
 from .plan import MixPlan
 from .saliency import Source, create_saliency
 
 MODES = ("batch", "pair", "elem")
+MAX_ALPHA = 1e6  # Beta(alpha, alpha) is 0.5 to three digits there
 
 
 class SageMixup(Mixup):
@@ -66,15 +66,14 @@ class SageMixup(Mixup):
         lam_max: float = 0.6,
         search_fraction: float = 1.0,
     ) -> None:
-        check_number("mixup_alpha", mixup_alpha, 0, math.inf)
+        check_number("mixup_alpha", mixup_alpha, 0, MAX_ALPHA)
         if mixup_alpha == 0:
             raise ValueError(
                 "`mixup_alpha` must be > 0 for SAGE to mix, got 0; set 1.0, or take timm's Mixup for CutMix"
             )
-        check_number("cutmix_alpha", cutmix_alpha, 0, math.inf)
-        low, high = cutmix_minmax if cutmix_minmax is not None and len(cutmix_minmax) == 2 else (0, 0)
-        if cutmix_minmax is not None and not 0 <= low < high <= 1:
-            raise ValueError(f"`cutmix_minmax` must be (min, max) with 0 <= min < max <= 1, got {cutmix_minmax!r}")
+        check_number("cutmix_alpha", cutmix_alpha, 0, MAX_ALPHA)
+        if cutmix_minmax is not None:
+            check_span("cutmix_minmax", cutmix_minmax)
         check_number("prob", prob, 0, 1)
         check_number("switch_prob", switch_prob, 0, 1)
         if mode not in MODES:
@@ -134,8 +133,8 @@ class SageMixup(Mixup):
             self._value_checks.labels(target, self.num_classes)
         if len(x) == 1 and self.mixup_enabled:
             warnings.warn("a batch of 1 image has no partner to mix with and stays as it is", stacklevel=2)
-        lam, use_cutmix, box = self._draw(x.shape)
-        if (lam == 1).all():
+        mixed, lam, use_cutmix, box = self._draw(x.shape)
+        if not mixed.any():
             return None
 
         def on_device(values: np.ndarray) -> torch.Tensor:
@@ -143,41 +142,57 @@ class SageMixup(Mixup):
 
         size = tuple(x.shape[-2:])
         partner = torch.arange(len(x) - 1, -1, -1, device=x.device)
-        use_sage = ~use_cutmix & (lam < 1)
+        use_sage = mixed & ~use_cutmix
         if use_cutmix.any():
             boxes = cutmix(on_device(box), partner, on_device(lam), size)
             if not use_sage.any():
                 return boxes
         saliency = self.saliency(x, self._class_weights(x, target))
-        check_saliency(saliency, len(x))
+        check_saliency(saliency, x)
         self._value_checks.saliency(saliency)
         saliency = saliency.float().nan_to_num(0, 0, 0).clamp_min(0)
         ratio = np.where(use_sage, lam * np.float32(self.lam_max), np.float32(1))
         rearranged = sage(saliency, partner, on_device(ratio), size, search_fraction=self.search_fraction)
         return boxes.where(on_device(use_cutmix), rearranged) if use_cutmix.any() else rearranged
 
-    def _draw(self, shape: torch.Size) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Draw as timm does: lam [B] (1: unmixed), whether CutMix [B], its box [B, 4] (top, bottom, left, right)."""
+    def _draw(self, shape: torch.Size) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Draw which are mixed, lam, which by CutMix [B] each, and its box [B, 4] (top, bottom, left, right)."""
         batch = shape[0]
-        if self.mode == "batch":
-            lam, use_cutmix = self._params_per_batch()
-            lam, use_cutmix = np.array([lam], np.float32), np.array([use_cutmix])
-            draw_of = np.zeros(batch, np.int64)
-        else:
-            lam, use_cutmix = self._params_per_elem(batch if self.mode == "elem" else batch // 2)
-            draw_of = np.arange(batch)
-            if self.mode == "pair":
-                draw_of = np.minimum(draw_of, draw_of[::-1])
-        box = np.zeros((len(lam), 4), np.int64)
+        count = {"batch": 1, "pair": batch // 2, "elem": batch}[self.mode]
+        mixed, lam, use_cutmix = self._draw_ratios(count)
+        use_cutmix = mixed & use_cutmix
+        box = np.zeros((count, 4), np.int64)
         for i in np.flatnonzero(use_cutmix & (lam != 1)):
             box[i], lam[i] = cutmix_bbox_and_lam(shape, lam[i], self.cutmix_minmax, self.correct_lam)
-        use_cutmix = use_cutmix & (lam != 1)
+        lam = np.where(mixed, lam, 1).astype(np.float32)
+
+        image = np.arange(batch)
+        draw = {"batch": np.zeros_like(image), "pair": np.minimum(image, image[::-1]), "elem": image}[self.mode]
         if batch % 2:
-            middle = batch // 2
-            draw_of[middle] = len(lam)
-            lam, use_cutmix = np.append(lam, np.float32(1)), np.append(use_cutmix, False)
-            box = np.append(box, np.zeros((1, 4), np.int64), axis=0)
-        return lam[draw_of].astype(np.float32), use_cutmix[draw_of], box[draw_of]
+            draw[batch // 2] = count
+            mixed, use_cutmix = np.append(mixed, False), np.append(use_cutmix, False)
+            lam, box = np.append(lam, np.float32(1)), np.append(box, np.zeros((1, 4), np.int64), axis=0)
+        return mixed[draw], lam[draw], use_cutmix[draw], box[draw]
+
+    def _draw_ratios(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Draw, in timm's order, whether each is mixed, its Beta draw, and whether it is CutMix's: [count] each."""
+        none = np.zeros(count, bool), np.ones(count), np.zeros(count, bool)
+        if not self.mixup_enabled:
+            return none
+        whole_batch = self.mode == "batch"
+        if whole_batch and not np.random.rand() < self.mix_prob:
+            return none
+        use_cutmix = np.zeros(count, bool)
+        if self.cutmix_alpha > 0:
+            use_cutmix = np.random.rand(count) < self.switch_prob
+        if whole_batch:
+            alpha = self.cutmix_alpha if use_cutmix[0] else self.mixup_alpha
+            return np.ones(1, bool), np.random.beta(alpha, alpha, 1), use_cutmix
+        lam = np.ones(count)
+        for alpha, used in ((self.cutmix_alpha, use_cutmix), (self.mixup_alpha, ~use_cutmix)):
+            if alpha > 0:
+                lam[used] = np.random.beta(alpha, alpha, count)[used]
+        return np.random.rand(count) < self.mix_prob, lam.astype(np.float32), use_cutmix
 
     def _class_weights(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the targets as class weights [B, num_classes] float32 on the device of `x`."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .checks import check_images, check_target
 from .rearrange import translate
 
 
@@ -32,6 +33,7 @@ class MixPlan:
         Returns:
             A new tensor of the shape, dtype and memory format of `images`, computed in float32 or better.
         """
+        check_images(images)
         channels_last = not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last)
         partner = translate(images[self.partner], self.translation)
         mixed = (self.mask * images + (1 - self.mask) * partner).to(images.dtype)
@@ -39,7 +41,8 @@ class MixPlan:
 
     def mix_target(self, target: torch.Tensor) -> torch.Tensor:
         """Blend the class weights [B, N] of each image and its partner: lam * own + (1 - lam) * partner, float32."""
-        lam = self.lam[:, None]
+        check_target(target, len(self.lam), target.shape[-1], multi_label=True)
+        lam, target = self.lam[:, None], target.float()
         return target * lam + target[self.partner] * (1 - lam)
 
     def where(self, condition: torch.Tensor, other: "MixPlan") -> "MixPlan":

@@ -119,6 +119,13 @@ class _ModelSaliency(Saliency):
         """Set the per-channel mean and std of the images to come; None where they are the model's own."""
         if (mean is None) != (std is None):
             raise ValueError(f"`mean` and `std` must be given together, got mean={mean!r}, std={std!r}")
+        if mean is not None:
+            for value in (*mean, *std):
+                check_number("mean and std", value, -math.inf, math.inf)
+            if len(mean) != len(std) or not all(value > 0 for value in std):
+                raise ValueError(
+                    f"`std` must hold a positive number for each of `mean`, got mean={mean!r}, std={std!r}"
+                )
         self.mean, self.std = mean, std
 
     def model_input(self, images: torch.Tensor) -> torch.Tensor:
@@ -126,6 +133,8 @@ class _ModelSaliency(Saliency):
         images = resize(images, self.size or tuple(images.shape[-2:]))
         if self.mean is None or self.auxiliary.mean is None:
             return images
+        if len(self.mean) not in (1, images.shape[1]):
+            raise ValueError(f"`mean` must hold one number for each of {images.shape[1]} channels, got {self.mean!r}")
         mean, std, own_mean, own_std = (
             _per_channel(s, images) for s in (self.mean, self.std, self.auxiliary.mean, self.auxiliary.std)
         )
@@ -135,7 +144,8 @@ class _ModelSaliency(Saliency):
     def model_on(self, device: torch.device) -> Iterator[nn.Module]:
         """Yield the model on `device`, in eval mode."""
         model = self.auxiliary.model
-        if next(model.parameters()).device != device:
+        parameter = next(model.parameters(), None)
+        if parameter is not None and parameter.device != device:
             model.to(device)
         yield model
 
@@ -171,8 +181,9 @@ class Gradient(_ModelSaliency):
         with self.model_on(images.device) as model, torch.enable_grad():
             pixels.requires_grad_()
             logits = _run(model, pixels)
-            if logits.ndim != 2:
-                raise ValueError(f"the saliency model must return logits [B, N], got shape {tuple(logits.shape)}")
+            if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or not logits.requires_grad:
+                got = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
+                raise ValueError(f"the saliency model must return logits [B, N] that depend on the pixels, got {got}")
             if target is None or (target.ndim == 2 and target.shape[1] != logits.shape[1]):
                 target = logits.argmax(1)
             loss = F.cross_entropy(logits.float(), target, reduction="sum")

@@ -26,24 +26,27 @@ from .saliency import Source, create_saliency
 _PUBLIC = ("timm", "timm.data", "timm.data.mixup", "timm.data.loader", "timm.data.transforms_factory", "timm.models")
 
 
+# Optimizer steps or batches after which training without mixing is an error.
+PATIENCE = 10
+
+
 class Takeover(contextlib.ExitStack):
     """One run of a script: what was asked for, what was replaced, and whether anything was mixed.
 
     Args:
         given: the flags of the command line, those alone that were given.
-        known: the names of all our flags.
     """
 
-    def __init__(self, given: dict, known: set[str]) -> None:
+    def __init__(self, given: dict) -> None:
         super().__init__()
-        self.given, self.known = given, known
+        self.given = given
         self.settings = None  # the flags of the run, once SAGE is on
         self.in_chans = 3
         self.mean = self.std = None
         self.source = None
-        self.trained_model = None
+        self.models = []
         self.built, self.enabled = False, True
-        self.calls = self.chances = self.mixed = 0
+        self.calls = self.chances = self.mixed = self.steps = 0
 
     def activate(self, args: dict) -> None:
         """Put SAGE in timm's place, once, and check and mend the script's parsed arguments, a dict that is changed."""
@@ -51,25 +54,27 @@ class Takeover(contextlib.ExitStack):
             self._replace(*self._stand_ins())
             hook = register_optimizer_step_post_hook(lambda *_: self._stepped())
             self.callback(hook.remove)
+            self._replace((torch.multiprocessing.start_processes, _refuse_to_spawn))
         self.settings = {**self.given, **{k: v for k, v in args.items() if v is not None}}
-        if self.settings.get("saliency") == "self" and self.trained_model is None:
+        if self.settings.get("saliency") == "self" and not self.models:
             self._replace((timm.models.create_model, self._noted_create_model()))
         for name in ("naflex_loader", "aug_splits", "jsd_loss"):
             if args.get(name):
                 refuse(f"--{name.replace('_', '-')} can't be combined with --sage; drop one of the two")
-        if args.get("mixup", 1) < 0:
-            refuse(f"--mixup must be at least 0, got {args['mixup']}")
-        if args.get("mixup", 1) == 0:
+        mixup = args.get("mixup", 1.0)
+        if isinstance(mixup, (int, float)) and mixup < 0:
+            refuse(f"--mixup must be at least 0, got {mixup}")
+        if mixup == 0 and not isinstance(mixup, bool):
             args["mixup"] = 1.0
             say("--mixup is 0, so SAGE would never mix; it takes --mixup 1.0, the Beta parameter of its ratio")
-        for name in args:
-            if name.startswith(("sage", "salien")) and name not in self.known:
-                refuse(f"the config file's key {name!r} is none of {', '.join(sorted(self.known))}")
         input_size = args.get("input_size")
         self.in_chans = args.get("in_chans") or (input_size[0] if isinstance(input_size, (list, tuple)) else 3)
 
     def finish(self) -> None:
         """Fail where SAGE was asked for and the script never built a Mixup."""
+        if self.settings is None and self.given:
+            names = ", ".join("--" + name.replace("_", "-") for name in self.given)
+            say(f"{names} had no effect without --sage")
         if self.settings is not None and not self.built:
             refuse(
                 "--sage was asked for, but the script never built timm's Mixup or FastCollateMixup; nothing was mixed"
@@ -164,7 +169,7 @@ class Takeover(contextlib.ExitStack):
         @functools.wraps(original)
         def create_model(*args, **kwargs) -> nn.Module:
             model = original(*args, **kwargs)
-            self.trained_model = self.trained_model or model
+            self.models.append(model)
             return model
 
         return create_model
@@ -216,7 +221,11 @@ class Takeover(contextlib.ExitStack):
         say(repr(mixup))
 
     def _count(self, mixup: SageMixup, images: torch.Tensor, plan: MixPlan | None) -> None:
-        """Count a batch; fail where mixing was possible so often that its absence is no chance."""
+        """Count a batch; fail where mixing was due so often that its absence is no chance."""
+        if torch.utils.data.get_worker_info() is not None:
+            raise RuntimeError(
+                "sage_timm mixes in the training process, on its device: call Mixup after the DataLoader"
+            )
         if self.calls == 0:
             statistics = (
                 f"mean {self.mean}, std {self.std}" if self.mean else "the saliency model's statistics, it is taken"
@@ -229,19 +238,27 @@ class Takeover(contextlib.ExitStack):
         self.calls += 1
         self.chances += mixup.mixup_enabled
         self.mixed += plan is not None
-        if not self.mixed and self.chances and (1 - mixup.mix_prob) ** self.chances < 1e-9:
+        due = len(images) == 1 or (self.chances >= PATIENCE and (1 - mixup.mix_prob) ** self.chances < 1e-9)
+        if due and self.chances and not self.mixed:
             raise RuntimeError(
                 f"sage_timm: none of {self.chances} batches was mixed though --sage was asked for; the last had "
                 f"{len(images)} image(s), and an image needs a partner: set a batch size of at least 2"
             )
 
     def _stepped(self) -> None:
-        """Fail at the first optimizer step where no batch has come through Mixup before."""
-        if self.calls == 0:
+        """Fail after a few optimizer steps without a batch that came through Mixup."""
+        self.steps += 1
+        if self.calls == 0 and self.steps >= PATIENCE:
             raise RuntimeError(
-                "sage_timm: --sage was asked for, but the optimizer stepped before any batch was given to Mixup; the "
+                f"sage_timm: --sage was asked for, but {self.steps} optimizer steps gave no batch to timm's Mixup; the "
                 "script must call it (`images, target = mixup_fn(images, target)`) or give it to timm's create_loader"
             )
+
+
+def _refuse_to_spawn(*args, **kwargs) -> None:
+    refuse(
+        "--sage does not reach processes that a script spawns itself; start them by torchrun ... -m sage_timm SCRIPT"
+    )
 
 
 class _SelfOnceBuilt:
@@ -252,11 +269,12 @@ class _SelfOnceBuilt:
 
     def __call__(self, images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         if self.source is None:
-            model = self.takeover.trained_model
-            if model is None:
-                raise RuntimeError(
-                    "--saliency self needs a model that the script builds by timm's create_model, found none"
-                )
+            trained = [model for model in self.takeover.models if model.training]
+            if not trained:
+                raise RuntimeError("--saliency self needs a model in training mode of timm's create_model, found none")
+            model = trained[0]
+            weights = sum(parameter.numel() for parameter in model.parameters())
+            say(f"the saliency follows a {type(model).__name__} of {weights:,} weights")
             self.source = create_saliency("self", model=model, size=self.size)
         return self.source(images, target)
 

@@ -174,6 +174,39 @@ def test_bad_checkpoints_are_one_line_and_run_nothing(name, tmp_path, tiny_model
     assert not (tmp_path / "executed").exists()
 
 
+def test_the_training_settings_of_a_checkpoint_are_used(tmp_path):
+    arch = "deit_tiny_distilled_patch16_224"
+    model = timm.create_model(arch, num_classes=4, img_size=32)
+    args = argparse.Namespace(num_classes=4, model_kwargs={"img_size": 32}, gp=None)
+    torch.save({"arch": arch, "state_dict": model.state_dict(), "args": args}, tmp_path / "d.pth")
+    auxiliary = load_auxiliary(None, tmp_path / "d.pth")
+    assert auxiliary.model.num_classes == 4 and auxiliary.size == (32, 32)
+    pooled = timm.create_model("test_resnet", num_classes=4, global_pool="catavgmax")
+    args = argparse.Namespace(num_classes=4, gp="catavgmax")
+    torch.save({"arch": "test_resnet", "state_dict": pooled.state_dict(), "args": args}, tmp_path / "p.pth")
+    assert torch.allclose(logits(load_auxiliary(None, tmp_path / "p.pth").model), logits(pooled))
+
+
+def test_hub_models_in_the_cache_need_no_network(monkeypatch):
+    asked = []
+    monkeypatch.setattr("sage_timm.auxiliary.try_to_load_from_cache", lambda *a: asked.append(a) or "config.json")
+    monkeypatch.setattr("sage_timm.auxiliary._require_network", lambda name: pytest.fail("asked for the network"))
+    monkeypatch.setattr("sage_timm.auxiliary.create_model", lambda name, **_: timm.create_model("test_resnet"))
+    load_auxiliary("hf-hub:me/mine")
+    assert asked == [("me/mine", "config.json")]
+
+
+@pytest.mark.parametrize("model", [print, 3])
+def test_what_is_no_model(model):
+    with pytest.raises(TypeError, match="`model` must be a timm model name or a module"):
+        load_auxiliary(model)
+
+
+def test_script_modules_are_refused(tiny_model):
+    with pytest.raises(TypeError, match="must not be a ScriptModule"):
+        load_auxiliary(torch.jit.trace(copy.deepcopy(tiny_model).eval(), IMAGES))
+
+
 def test_the_architecture_must_fit_and_be_known(tmp_path, tiny_model):
     path = save(tmp_path, "pth", tiny_model)
     with pytest.raises(ValueError, match="must hold weights of 'test_vit'"):

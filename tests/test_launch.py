@@ -1,6 +1,7 @@
 """The launcher on whole scripts: scripts/train.py and others in both parser styles; own processes where it matters."""
 
 import argparse
+import contextlib
 import logging
 import os
 import runpy
@@ -156,7 +157,8 @@ def test_a_mistyped_key_in_the_yaml_is_refused(train, tmp_path, capsys):
         (tmp_path / "recipe.yaml").write_text(f"sage: true\nsaliency: spectral\nmixup: 1.0\n{key}\n")
         with pytest.raises(SystemExit) as caught:
             train("-c", tmp_path / "recipe.yaml")
-        assert caught.value.code == 2 and f"key {key.split(':')[0]!r} is none of" in capsys.readouterr().err
+        assert caught.value.code == 2
+        assert f"the key {key.split(':')[0]!r} of the config file is none of" in capsys.readouterr().err
 
 
 def test_another_saliency_on_the_command_line_leaves_the_yamls_checkpoint(train, tmp_path, checkpoint):
@@ -239,7 +241,7 @@ def test_what_cannot_be_combined_is_refused_by_name(flag, run, tmp_path, capsys)
 
 
 def test_saliency_flags_without_sage_are_not_silent(train):
-    assert "--saliency has no effect without --sage" in train("--saliency", "spectral", "--mixup", "1.0")
+    assert "--saliency had no effect without --sage" in train("--saliency", "spectral", "--mixup", "1.0")
 
 
 def test_checkpoint_and_statistics_reach_the_saliency_model(train, checkpoint, monkeypatch):
@@ -371,9 +373,10 @@ def test_deit_style_self_saliency_though_the_model_is_built_later(deit, run):
     assert "gradient of the model in training" in run(script, *args, "--cutmix", "0", "--sage", "--saliency", "self")
 
 
-def test_a_script_that_never_gives_batches_to_mixup_fails_at_the_first_step(deit, run):
-    script, *args = deit(call="train_one_epoch(model, loader, optimizer, torch.nn.CrossEntropyLoss())")
-    with pytest.raises(RuntimeError, match="the optimizer stepped before any batch was given to Mixup"):
+def test_a_script_that_never_gives_batches_to_mixup_fails_within_ten_steps(deit, run):
+    epoch = "train_one_epoch(model, loader, optimizer, torch.nn.CrossEntropyLoss())"
+    script, *args = deit(call=f"[{epoch} for epoch in range(5)]")
+    with pytest.raises(RuntimeError, match="10 optimizer steps gave no batch to timm's Mixup"):
         run(script, *args, "--sage", "--saliency", "spectral")
 
 
@@ -430,6 +433,72 @@ def test_swin_style_with_a_strict_parser_and_no_mixup_flag(run, tmp_path):
     (tmp_path / "swin.py").write_text(SWIN)
     err = run(tmp_path / "swin.py", "--cfg", "x.yaml", "--sage", "--saliency", "spectral")
     assert "ratio 0.6 * Beta(0.8, 0.8)" in err
+
+
+@pytest.mark.parametrize("ending", ["", "sys.exit()", "sys.exit(0)"])
+def test_a_script_that_exits_is_checked_all_the_same(ending, run, tmp_path, capsys):
+    (tmp_path / "script.py").write_text(f"import sys\n{ending}\n")
+    with pytest.raises(SystemExit) as caught:
+        run(tmp_path / "script.py", "--sage", "--saliency", "spectral")
+    assert caught.value.code == 2 and "never built timm's Mixup" in capsys.readouterr().err
+    heard = ""
+    with contextlib.suppress(SystemExit):
+        heard = run(tmp_path / "script.py", "--saliency", "spectral")
+    assert "--saliency had no effect without --sage" in heard + capsys.readouterr().err
+
+
+def test_scripts_that_spawn_their_own_processes_are_refused(run, tmp_path, capsys):
+    text = "import torch.multiprocessing as mp\nif __name__ == '__main__':\n    mp.spawn(print, nprocs=1)\n"
+    (tmp_path / "script.py").write_text(text)
+    with pytest.raises(SystemExit) as caught:
+        run(tmp_path / "script.py", "--sage", "--saliency", "spectral")
+    assert caught.value.code == 2 and "does not reach processes that a script spawns" in capsys.readouterr().err
+
+
+def test_flags_that_the_script_has_itself_are_refused_in_one_line(run, tmp_path, capsys):
+    text = "import argparse\np = argparse.ArgumentParser()\np.add_argument('--mixup')\np.add_argument('--saliency')\n"
+    (tmp_path / "script.py").write_text(text + "p.parse_args()\n")
+    with pytest.raises(SystemExit) as caught:
+        run(tmp_path / "script.py")
+    assert caught.value.code == 2 and "the script has a flag --saliency of its own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("default", ["default=None", "action='store_true'", "default='0.8'"])
+def test_scripts_whose_mixup_flag_is_no_number(default, run, tmp_path):
+    text = f"""
+    import argparse, torch
+    from timm.data import Mixup
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--mixup", {default})
+    parser.add_argument("--sagemaker-dir")
+    args = parser.parse_args()
+    assert not isinstance(args.mixup, float)
+    Mixup(num_classes=3)(torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 0]))
+    """
+    (tmp_path / "script.py").write_text(textwrap.dedent(text))
+    assert "sage_timm: SAGE" in run(tmp_path / "script.py", "--sage", "--saliency", "spectral")
+
+
+def test_mixup_in_workers_is_told_where_it_belongs(run, tmp_path):
+    text = """
+    import torch
+    from timm.data import Mixup
+    mixup = Mixup(num_classes=3)
+    data = [(torch.rand(3, 8, 8), i % 3) for i in range(8)]
+    collate = lambda batch: mixup(*torch.utils.data.default_collate(batch))
+    next(iter(torch.utils.data.DataLoader(data, 4, collate_fn=collate, num_workers=1, multiprocessing_context="fork")))
+    """
+    (tmp_path / "script.py").write_text(textwrap.dedent(text))
+    with pytest.raises(RuntimeError, match="call Mixup after the DataLoader"):
+        run(tmp_path / "script.py", "--sage", "--saliency", "spectral")
+
+
+def test_linked_scripts_find_their_neighbours(run, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "neighbour_style.py").write_text("")
+    (tmp_path / "real" / "script.py").write_text("import neighbour_style\n")
+    (tmp_path / "link.py").symlink_to(tmp_path / "real" / "script.py")
+    run(tmp_path / "link.py")
 
 
 def test_usage_and_missing_scripts(run, capsys):

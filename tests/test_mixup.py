@@ -131,6 +131,15 @@ def test_lam_max_scales_the_ratio():
     assert lams[0.5].max() <= 0.5
 
 
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+def test_a_beta_draw_of_1_is_mixed_all_the_same(mode):
+    """Small alphas draw exactly 1; SAGE's ratio is then lam_max, and only `prob` leaves images unmixed."""
+    x, target = batch(height=4, width=4)
+    mixup = SageMixup(mixup_alpha=0.01, mode=mode, num_classes=7, saliency=flat, search_fraction=1e-12)
+    lam = torch.cat([mixup.plan(x, target).lam for _ in range(20)])
+    assert lam.max() == pytest.approx(0.6) and (lam > 0.59).float().mean() > 0.2
+
+
 def test_modes_share_the_ratio_as_they_say():
     x, target = batch(height=4, width=4)
     lam = {
@@ -361,7 +370,7 @@ def test_images_of_changing_size_and_batch(spectral):
     ("arguments", "kind", "message"),
     [
         ({"mixup_alpha": 0}, ValueError, r"`mixup_alpha` must be > 0 for SAGE to mix"),
-        ({"mixup_alpha": -1.0}, ValueError, r"`mixup_alpha` must lie in \[0, inf\), got -1.0"),
+        ({"mixup_alpha": -1.0}, ValueError, r"`mixup_alpha` must lie in \[0, 1e\+06\], got -1.0"),
         ({"mixup_alpha": "0.8"}, TypeError, "`mixup_alpha` must be a number, got str '0.8'"),
         ({"cutmix_alpha": float("nan")}, ValueError, "`cutmix_alpha` must lie in"),
         ({"cutmix_minmax": (0.5,)}, ValueError, "`cutmix_minmax` must be"),
@@ -372,6 +381,9 @@ def test_images_of_changing_size_and_batch(spectral):
         ({"label_smoothing": 2}, ValueError, "`label_smoothing` must lie in"),
         ({"num_classes": 0}, ValueError, "`num_classes` must be at least 1, got 0"),
         ({"num_classes": None}, TypeError, "`num_classes` must be a whole number"),
+        ({"cutmix_minmax": 0.5}, ValueError, "`cutmix_minmax` must be a pair"),
+        ({"cutmix_minmax": ("a", "b")}, ValueError, "`cutmix_minmax` must be a pair"),
+        ({"cutmix_alpha": float("inf")}, ValueError, "`cutmix_alpha` must lie in"),
         ({"lam_max": 0}, ValueError, r"`lam_max` must lie in \(0, 1\], got 0"),
         ({"search_fraction": 0.0}, ValueError, "`search_fraction` must lie in"),
         ({"saliency": "grad"}, ValueError, "`saliency` must be one of"),
@@ -435,6 +447,16 @@ def test_a_source_that_returns_no_map(maps):
         SageMixup(num_classes=7, saliency=lambda *_: maps)(*batch())
 
 
+def test_numpy_numbers_are_numbers():
+    mixup = SageMixup(np.float32(0.8), np.float64(1.0), num_classes=np.int64(7), saliency=flat)
+    assert mixup(*batch())[1].shape == (8, 7)
+
+
+def test_a_map_on_another_device():
+    with pytest.raises(ValueError, match=r"maps \[8, 1, h, w\] on cpu, got one on meta; move it"):
+        SageMixup(num_classes=7, saliency=lambda *_: torch.ones(8, 1, 4, 4, device="meta"))(*batch())
+
+
 def test_an_error_in_the_source_passes_through():
     def failing(images, target):
         raise KeyError("mine")
@@ -459,14 +481,14 @@ def test_checks_on_a_device_act_once_their_outcome_has_arrived(monkeypatch):
     class Event:
         done = False
 
-        def record(self):
-            pass
+        def record(self, stream):
+            assert stream == "stream of cuda:1"
 
         def query(self):
             return Event.done
 
     class OnDevice:
-        is_cuda, shape, dtype = True, (2,), torch.int64
+        is_cuda, shape, dtype, device = True, (2,), torch.int64, "cuda:1"
 
         def __init__(self, value):
             self.value = value
@@ -483,6 +505,7 @@ def test_checks_on_a_device_act_once_their_outcome_has_arrived(monkeypatch):
             return self.tensor.copy_(source.value)
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
     monkeypatch.setattr(torch, "empty", Host)
     monkeypatch.setattr(torch, "stack", lambda pair: OnDevice(torch.tensor([0, 11])))
     checks = ValueChecks()

@@ -32,6 +32,8 @@ def make_maps(kind, size, batch):
         maps = maps**20
     elif kind == "sparse":
         maps = maps * (torch.rand_like(maps) > 0.9)
+    elif kind == "spikes on a floor":
+        maps = (maps > 1 - 2 / maps[0].numel()).float() + 3e-4
     elif kind == "flat":
         maps = torch.ones_like(maps)
     elif kind == "zero":
@@ -75,7 +77,7 @@ def test_the_exponential_sum_keeps_its_bounds():
     ratio = x * sum(w * np.exp(-r * x) for r, w in zip(RATES, WEIGHTS, strict=True))
     assert ratio.max() <= 1 + OVERSHOOT
     assert ratio.max() >= 1 + 0.99 * OVERSHOOT, "the stated bound is needlessly wide"
-    assert np.abs(ratio - 1)[x >= 1 / 300].max() <= OVERSHOOT
+    assert np.abs(ratio - 1)[x >= 1e-4].max() <= OVERSHOOT
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -93,7 +95,9 @@ def test_the_map_bounds_the_true_value():
 
 
 @pytest.mark.parametrize("size", [*SIZES, (33, 31)])
-@pytest.mark.parametrize("kind", ["blurred", "blob", "spiky", "sparse", "flat", "zero", "gradient-like"])
+@pytest.mark.parametrize(
+    "kind", ["blurred", "blob", "spiky", "sparse", "spikes on a floor", "flat", "zero", "gradient-like"]
+)
 def test_zero_regret(kind, size):
     own, other = make_pairs(kind, size)
     translation, _ = rearrange(own, other)

@@ -151,6 +151,15 @@ def test_mix_target_weighs_the_own_label_by_lam():
     assert torch.allclose(mixed, torch.tensor([[0.9, 0.1, 0], [0, 0.3, 0.7], [0, 0, 1.0]]))
 
 
+def test_mix_target_takes_class_weights_alone():
+    plan = sage(torch.rand(2, 1, 4, 6), torch.tensor([1, 0]), torch.full((2,), 0.4), (4, 6))
+    assert plan.mix_target(torch.eye(2, dtype=torch.float64)).dtype == torch.float32
+    with pytest.raises(ValueError, match="`target` must hold class weights"):
+        plan.mix_target(torch.tensor([0, 1]))
+    with pytest.raises(TypeError, match="`images` must be floating point"):
+        plan.mix_images(torch.zeros(2, 3, 4, 6, dtype=torch.uint8))
+
+
 def test_where_takes_each_image_from_its_plan():
     sage_plan = sage(torch.rand(2, 1, 4, 6), torch.tensor([1, 0]), torch.full((2,), 0.4), (4, 6))
     box = torch.tensor([[0, 2, 1, 5], [1, 4, 0, 6]])

@@ -294,6 +294,11 @@ def test_wrong_channels_say_the_way_out(tiny_model):
         make("gradient", tiny_model)(torch.randn(2, 1, 32, 32))
 
 
+def test_models_built_for_a_size_get_that_size():
+    vit = timm.create_model("test_vit", num_classes=3, img_size=64)
+    assert create_saliency("gradient", model=vit)(torch.randn(2, 3, 40, 40)).shape == (2, 1, 64, 64)
+
+
 def test_models_of_fixed_size_get_it():
     vit = timm.create_model("test_vit", num_classes=3)
     for name in ("gradient", "activation"):
@@ -333,6 +338,47 @@ def test_a_source_of_ones_own_gets_the_settings():
 def test_wrong_arguments(arguments, message):
     with pytest.raises((TypeError, ValueError), match=message):
         create_saliency(**arguments)
+
+
+OUTPUTS = [lambda y: (y, y), lambda y: {"logits": y}, lambda y: y.detach(), lambda y: y[..., None]]
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_models_without_logits_are_told(output, tiny_model):
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = copy.deepcopy(tiny_model)
+
+        def forward(self, x):
+            return output(self.model(x))
+
+    with pytest.raises(ValueError, match=r"must return logits \[B, N\] that depend on the pixels, got"):
+        create_saliency("gradient", model=Wrapped())(torch.randn(2, 3, 32, 32))
+
+
+def test_a_model_without_weights_works():
+    pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert create_saliency("gradient", model=pool)(torch.randn(2, 3, 8, 8)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("statistics", "message"),
+    [
+        ({"mean": (0.5, 0.5), "std": (0.2, 0.2, 0.2)}, "`std` must hold a positive number for each"),
+        ({"mean": (0.5,), "std": (0.0,)}, "`std` must hold a positive number for each"),
+        ({"mean": "abc", "std": (1, 1, 1)}, "`mean and std` must be a number"),
+    ],
+)
+def test_wrong_statistics(statistics, message, tiny_model):
+    with pytest.raises((TypeError, ValueError), match=message):
+        make("gradient", tiny_model, **statistics)
+
+
+def test_statistics_of_another_number_of_channels(tiny_model):
+    source = make("gradient", tiny_model, mean=(0.5,) * 4, std=(0.2,) * 4)
+    with pytest.raises(ValueError, match="`mean` must hold one number for each of 3 channels"):
+        source(torch.randn(2, 3, 32, 32))
 
 
 def test_mean_and_std_come_together(tiny_model):
