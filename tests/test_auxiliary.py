@@ -70,7 +70,7 @@ def test_local_dir(tmp_path, tiny_model):
         "pretrained_cfg": {"num_classes": 5, "input_size": [3, 96, 96]},
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
-    save_file(tiny_model.state_dict(), tmp_path / "model.safetensors")
+    torch.save(tiny_model.state_dict(), tmp_path / "pytorch_model.bin")
     auxiliary = load_auxiliary(f"local-dir:{tmp_path}")
     assert torch.allclose(logits(auxiliary.model), logits(tiny_model))
     assert auxiliary.size == (48, 48), "half the input size of pretrained weights"

@@ -390,6 +390,7 @@ def test_a_script_that_never_builds_mixup_fails(deit, run, capsys):
     assert "the script never built timm's Mixup or FastCollateMixup" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:a batch of 1 image")
 def test_batches_of_one_fail_rather_than_train_unmixed(train):
     with pytest.raises(RuntimeError, match=r"none of 1 batches was mixed .* set a batch size of at least 2"):
         train(*SAGE, "-b", "1")
