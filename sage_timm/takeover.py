@@ -76,9 +76,7 @@ class Takeover(contextlib.ExitStack):
             names = ", ".join("--" + name.replace("_", "-") for name in self.given)
             say(f"{names} had no effect without --sage")
         if self.settings is not None and not self.built:
-            refuse(
-                "--sage was asked for, but the script never built timm's Mixup or FastCollateMixup; nothing was mixed"
-            )
+            refuse("--sage was asked for, but the script never built timm's Mixup; nothing was mixed")
 
     def _stand_ins(self) -> list[tuple[object, object]]:
         """List what is replaced and by what."""
