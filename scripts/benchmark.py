@@ -32,7 +32,7 @@ MIB = 2**20
 
 
 def search_in_a_loop(own, other, fraction=0.01):
-    """The authors' way (METHOD: 1 % of the translations, one draw for the batch, a Python loop over the images)."""
+    """The authors' way: 1 % of the translations, one draw for the batch, a Python loop over the images."""
     batch, _, height, width = own.shape
     rows, columns = 2 * height - 1, 2 * width - 1
     drawn = torch.randperm(rows * columns, device=own.device)[: max(1, int(fraction * rows * columns))]
