@@ -207,7 +207,7 @@ def main():
 def train_one_epoch(epoch, model, loader, optimizer, args, device, autocast, scaler, mixup_fn):
     model.train()
     loss_fn = create_loss(args)
-    losses = utils.AverageMeter()
+    total = torch.zeros((), device=device)
     for step, (images, target) in enumerate(loader):
         if not args.prefetcher:
             images, target = images.to(device), target.to(device)
@@ -223,11 +223,12 @@ def train_one_epoch(epoch, model, loader, optimizer, args, device, autocast, sca
         else:
             loss.backward()
             optimizer.step()
-        if step % args.log_interval == 0 or step + 1 == len(loader):
-            losses.update(loss.item(), len(images))
-            if utils.is_primary(args):
-                _logger.info(f"Train: {epoch} [{step}/{len(loader)}]  Loss: {losses.val:.3f} ({losses.avg:.3f})")
-    return losses.avg
+        total += loss.detach()
+        if utils.is_primary(args) and (step % args.log_interval == 0 or step + 1 == len(loader)):
+            _logger.info(
+                f"Train: {epoch} [{step}/{len(loader)}]  Loss: {loss.item():.3f} ({total.item() / (step + 1):.3f})"
+            )
+    return total.item() / len(loader)
 
 
 @torch.inference_mode()

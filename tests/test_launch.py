@@ -261,6 +261,29 @@ def test_checkpoint_and_statistics_reach_the_saliency_model(train, checkpoint, m
         assert created[-1].mean == (0.1, 0.2, 0.3) and created[-1].std == (0.4, 0.5, 0.6)
 
 
+def test_the_saliency_model_names_the_architecture_of_bare_weights(train, losses, tiny_model, tmp_path, capsys):
+    torch.save(tiny_model.state_dict(), tmp_path / "bare.pth")
+    flags = ["--mixup", "1", "--sage", "--saliency-checkpoint", tmp_path / "bare.pth"]
+    assert "gradient of test_resnet, weights of" in train(*flags, "--saliency-model", "test_resnet")
+    assert len(losses) == 3
+    with pytest.raises(SystemExit):
+        train(*flags)
+    assert "--saliency-model must name the architecture" in capsys.readouterr().err
+
+
+def test_the_epochs_loss_is_the_mean_over_its_batches(train, losses, monkeypatch, tmp_path):
+    values, forward = [], timm.loss.SoftTargetCrossEntropy.forward
+
+    def spy(self, x, target):
+        values.append(forward(self, x, target))
+        return values[-1]
+
+    monkeypatch.setattr(timm.loss.SoftTargetCrossEntropy, "forward", spy)
+    train(*SAGE, "--log-interval", "100")
+    _, loss, _ = (tmp_path / "run" / "summary.csv").read_text().splitlines()[-1].split(",")
+    assert len(values) == 3 and float(loss) == pytest.approx(sum(v.item() for v in values) / 3, rel=1e-5)
+
+
 def test_greyscale_runs(train, losses, tmp_path):
     import timm
 

@@ -179,6 +179,26 @@ def test_visualize_with_a_checkpoint_in_colour_and_grey(pictures, checkpoint):
     assert Path(target).stat().st_size > 1000
 
 
+@pytest.mark.parametrize(
+    ("flags", "changed"),
+    [
+        (["--power", "3"], lambda images, saliency, plan: saliency),
+        (["--saliency-size", "16"], lambda images, saliency, plan: saliency),
+        (["--lam", "0.2"], lambda images, saliency, plan: plan.mask),
+        (["--count", "2"], lambda images, saliency, plan: images),
+        (["--size", "24"], lambda images, saliency, plan: images),
+        (["--saliency", "activation"], lambda images, saliency, plan: saliency),
+    ],
+)
+def test_every_flag_of_visualize_shows_in_the_picture(flags, changed, pictures, monkeypatch, checkpoint):
+    drawn, draw = [], visualize.draw_plan
+    monkeypatch.setattr(visualize, "draw_plan", lambda *a: drawn.append(changed(*a[:3])) or draw(*a))
+    fixed = ["--size", "32", "--saliency-checkpoint", checkpoint, "-o", str(pictures / "out.pdf")]
+    visualize.main([str(pictures), *fixed])
+    visualize.main([str(pictures), *fixed, *flags])
+    assert drawn[0].shape != drawn[1].shape or not torch.allclose(drawn[0], drawn[1], rtol=1e-2)
+
+
 def test_saliency_is_told_the_images_are_not_normalised(pictures, tiny_model, monkeypatch, checkpoint):
     seen = []
     monkeypatch.setattr(visualize, "create_saliency", lambda *a, **k: seen.append(k) or create_saliency(*a, **k))
