@@ -1,5 +1,6 @@
 """Shape, dtype and value rules, each an error with the rule, the value got and the way out."""
 
+import importlib.util
 import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
@@ -37,6 +38,12 @@ def check_span(name: str, value: object) -> None:
     pair = isinstance(value, Sequence) and len(value) == 2 and all(isinstance(v, Real) for v in value)
     if not (pair and 0 <= value[0] < value[1] <= 1):
         raise ValueError(f"`{name}` must be a pair (min, max) with 0 <= min < max <= 1, got {value!r}")
+
+
+def check_library(module: str, user: str, package: str, extra: str) -> None:
+    """Raise ImportError where a module of an extra is missing."""
+    if importlib.util.find_spec(module) is None:
+        raise ImportError(f'{user} needs {package}, which is not installed; pip install "sage-timm[{extra}]"')
 
 
 def check_images(images: torch.Tensor) -> None:
@@ -115,11 +122,7 @@ class ValueChecks:
             if (unfit or empty) and not self._warned:
                 self._warned = True
                 told = f"{unfit} saliency values of a batch are negative or not finite and count as 0" if unfit else ""
-                bare = (
-                    "a batch's saliency is 0 everywhere and counts as uniform: SAGE mixes as Mixup does"
-                    if empty
-                    else ""
-                )
+                bare = "a batch's saliency is 0 everywhere and counts as uniform" if empty else ""
                 warnings.warn("; ".join(filter(None, (told, bare))) + "; this is said once", stacklevel=2)
 
         self._submit(torch.stack([unfit, empty.to(unfit.dtype)]), act)

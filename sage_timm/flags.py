@@ -5,6 +5,8 @@ import functools
 import os
 import sys
 
+from timm.utils import ParseKwargs
+
 # The flag of each Python argument that an error may name.
 FLAGS = {
     "mixup_alpha": "--mixup",
@@ -21,15 +23,28 @@ FLAGS = {
     "size": "--saliency-size",
     "lam_max": "--sage-lam-max",
     "search_fraction": "--sage-search-fraction",
+    "save_mixed": "--save-mixed",
 }
 
 
+class _Settings(ParseKwargs):
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except ValueError:
+            parser.error(f"{option_string} takes NAME=VALUE, got {' '.join(values)}")
+
+
 def add_flags(parser: argparse.ArgumentParser, **common) -> None:
-    """Add the group of SAGE's flags to a parser."""
-    group = parser.add_argument_group("SAGE", "saliency-guided mixing by sage_timm in place of Mixup")
+    """Add the group of our flags to a parser."""
+    group = parser.add_argument_group("sage_timm", "saliency-guided mixing in place of Mixup")
     add = functools.partial(group.add_argument, **common)
+    mixers = ("sage", "mixup", "cutmix", "saliencymix", "puzzlemix", "comixup")
     sources = ("gradient", "activation", "spectral", "self")
     add("--sage", action="store_true", help="mix by SAGE; --mixup is its Beta parameter, --cutmix keeps its share")
+    add("--mixer", choices=mixers, help="mix by this method in place of Mixup; sage is the same as --sage")
+    add("--mixer-kwargs", nargs="*", action=_Settings, help="NAME=VALUE ...: the method's own settings")
+    add("--save-mixed", type=int, metavar="N", help="write the first N mixed batches as pictures, in OUTPUT/mixed")
     add("--saliency", choices=sources, help="saliency source (default: gradient)")
     add("--saliency-model", metavar="NAME", help="timm model the saliency comes from (default: mobilenetv3_small_100)")
     add("--saliency-checkpoint", metavar="PATH", help="local weights of the saliency model")

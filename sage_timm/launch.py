@@ -1,4 +1,4 @@
-"""Run a timm-style training script with SAGE in place of timm's Mixup: `python -m sage_timm SCRIPT ARGS --sage`."""
+"""Run a timm-style training script with another method in Mixup's place: `python -m sage_timm SCRIPT ARGS --sage`."""
 
 import argparse
 import contextlib
@@ -12,8 +12,9 @@ from .flags import add_flags, refuse
 from .takeover import Takeover
 
 USAGE = """usage: python -m sage_timm SCRIPT [ARGS ...] --sage [--saliency ...]
+       python -m sage_timm SCRIPT [ARGS ...] --mixer NAME [...]
 
-Runs a training script that uses timm's Mixup, with SAGE in its place. Distributed:
+Runs a training script that uses timm's Mixup, with SAGE or another method in its place. Distributed:
 torchrun --nproc_per_node N -m sage_timm SCRIPT [ARGS ...] --sage
 """
 
@@ -35,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     if not getattr(sys.flags, "safe_path", False):
         sys.path[0] = os.path.dirname(os.path.realpath(script))
     with _own_frames_hidden(script), Takeover(given) as takeover:
-        if given.get("sage"):
+        if given.get("sage") or given.get("mixer"):
             takeover.activate({})
         try:
             with _flags_on_parsers(takeover, given, flags):
@@ -77,11 +78,11 @@ def _flags_on_parsers(takeover: Takeover, given: dict, flags: argparse.ArgumentP
         if parser in completed:
             known = {action.dest for action in parser._actions}
             for name in sorted(vars(parsed).keys() - known):
-                if name.startswith(("sage", "salien")):
+                if name.startswith(("sage", "salien", "mixer", "save_mixed")):
                     ours = ", ".join(sorted(action.dest for action in flags._actions))
                     refuse(f"the key {name!r} of the config file is none of {ours}")
             vars(parsed).update(given)
-            if parsed.sage:
+            if parsed.sage or parsed.mixer:
                 takeover.activate(vars(parsed))
         return parsed, rest
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from .mixup import SageMixup
+from .mixup import MethodMixup
 
 
 class MixLoader:
@@ -19,7 +19,7 @@ class MixLoader:
         mixup: what mixes them.
     """
 
-    def __init__(self, loader, mixup: SageMixup) -> None:
+    def __init__(self, loader, mixup: MethodMixup) -> None:
         self.loader = loader
         self.mixup = mixup
 

@@ -1,4 +1,4 @@
-"""`SageMixup`: SAGE behind the surface of timm's Mixup."""
+"""`SageMixup` and `create_mixup`: SAGE, or any other method, behind the surface of timm's Mixup."""
 
 import warnings
 from collections.abc import Sequence
@@ -9,16 +9,195 @@ from timm.data import Mixup
 from timm.data.mixup import cutmix_bbox_and_lam
 
 from .checks import ValueChecks, check_count, check_images, check_number, check_saliency, check_span, check_target
-from .methods.cutmix import cutmix
-from .methods.sage import sage
-from .plan import MixPlan
+from .methods import Method, create_method
+from .methods.cutmix import CutMix, paste
+from .methods.sage import SAGE
+from .plan import Batch, MixPlan
 from .saliency import Source, create_saliency
 
 MODES = ("batch", "pair", "elem")
 MAX_ALPHA = 1e6  # Beta(alpha, alpha) is 0.5 to three digits there
 
 
-class SageMixup(Mixup):
+class MethodMixup(Mixup):
+    """Mix images and targets by a method, or by CutMix for its share, with the arguments and the call of timm's Mixup.
+
+    Image i is mixed with image B - 1 - i, as in timm (Co-Mixup chooses for itself). What a run draws is drawn from
+    NumPy's global generator, in timm's order; what a method draws beyond that, from torch's.
+
+    Args:
+        method: makes the plan of a batch (see `sage_timm.methods`).
+        mixup_alpha: parameter of Beta(alpha, alpha) (Co-Mixup: Dirichlet), which the method's ratio is drawn from; > 0.
+        cutmix_alpha: Beta parameter of CutMix; > 0 gives CutMix the share `switch_prob`. Where CutMix is the method
+            itself it takes this alpha, mixup_alpha where this is 0, and all of the share.
+        saliency: as in `SageMixup`, and not looked at by methods that use none; None for 'gradient'.
+        cutmix_minmax, prob, switch_prob, mode, correct_lam, label_smoothing, num_classes, multi_label: see `SageMixup`.
+
+    What is raised and how it differs from timm's: see `SageMixup`.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        mixup_alpha: float = 1.0,
+        cutmix_alpha: float = 0.0,
+        cutmix_minmax: Sequence[float] | None = None,
+        prob: float = 1.0,
+        switch_prob: float = 0.5,
+        mode: str = "batch",
+        correct_lam: bool = True,
+        label_smoothing: float = 0.1,
+        num_classes: int = 1000,
+        multi_label: bool = False,
+        *,
+        saliency: str | Source | None = None,
+    ) -> None:
+        check_number("mixup_alpha", mixup_alpha, 0, MAX_ALPHA)
+        check_number("cutmix_alpha", cutmix_alpha, 0, MAX_ALPHA)
+        if isinstance(method, CutMix) and (cutmix_alpha > 0 or mixup_alpha > 0 or cutmix_minmax is not None):
+            mixup_alpha, cutmix_alpha = 0, cutmix_alpha or mixup_alpha
+        elif mixup_alpha == 0:
+            name = type(method).__name__
+            raise ValueError(f"`mixup_alpha` must be > 0 for {name} to mix, got 0; set 1.0, or take CutMix alone")
+        if cutmix_minmax is not None:
+            check_span("cutmix_minmax", cutmix_minmax)
+        check_number("prob", prob, 0, 1)
+        check_number("switch_prob", switch_prob, 0, 1)
+        if mode not in MODES:
+            raise ValueError(f"`mode` must be one of {', '.join(MODES)}, got {mode!r}")
+        check_number("label_smoothing", label_smoothing, 0, 1)
+        check_count("num_classes", num_classes, 1)
+        super().__init__(
+            mixup_alpha, cutmix_alpha, cutmix_minmax, prob, switch_prob, mode, correct_lam, label_smoothing, num_classes
+        )
+        self.multi_label = multi_label
+        self.method = method
+        self.saliency = None
+        if method.uses_saliency:
+            self.saliency = create_saliency(saliency or "gradient") if isinstance(saliency, str | None) else saliency
+            if not callable(self.saliency):
+                raise TypeError(f"`saliency` must be a source's name or a callable, got {type(saliency).__name__}")
+        self._value_checks = ValueChecks()
+
+    def __repr__(self) -> str:
+        cutmix = f"min-max {self.cutmix_minmax}" if self.cutmix_minmax else f"alpha {self.cutmix_alpha:g}"
+        alpha = f"alpha {self.mixup_alpha:g}" if self.mixup_alpha else cutmix
+        shared = self.mixup_alpha > 0 and self.cutmix_alpha > 0
+        share = f", CutMix ({cutmix}) for {self.switch_prob:.0%} of it" if shared else ""
+        saliency = f"; saliency: {self.saliency!r}" if self.saliency else ""
+        return (
+            f"{self.method!r}, {alpha}, with probability {self.mix_prob:g} per {self.mode}{share}; "
+            f"{self.num_classes} classes, smoothing {self.label_smoothing:g}{saliency}"
+        )
+
+    @torch.no_grad()
+    def __call__(self, x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mix a batch.
+
+        Args:
+            x: images [B, C, H, W], floating point, normalised. Not changed.
+            target: [B] integer labels, or [B, num_classes] class weights (soft or multi-label).
+
+        Returns:
+            The mixed images in the dtype and memory format of `x` (`x` itself where nothing is mixed), and the mixed,
+            smoothed targets [B, num_classes] float32. Rows sum to 1 where the class weights do.
+
+        Raises:
+            TypeError, ValueError: a wrong shape or kind, or a label out of range (on an accelerator this is found one
+                batch late, so that the host need not wait).
+        """
+        plan = self.plan(x, target)
+        target = self._smoothed(self._class_weights(x, target))
+        if plan is None:
+            return x, target
+        return plan.mix_images(x), plan.mix_target(target)
+
+    @torch.no_grad()
+    def plan(self, x: torch.Tensor, target: torch.Tensor) -> MixPlan | None:
+        """Draw and search for a batch without applying it; None where nothing is to be mixed. Arguments: the call's."""
+        check_images(x)
+        check_target(target, len(x), self.num_classes, self.multi_label)
+        if target.ndim == 1:
+            self._value_checks.labels(target, self.num_classes)
+        if len(x) == 1 and self.mixup_enabled:
+            warnings.warn("a batch of 1 image has no partner to mix with and stays as it is", stacklevel=2)
+        mixed, lam, use_cutmix, box = self._draw(x.shape)
+        if not mixed.any():
+            return None
+
+        def on_device(values: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(values).to(x.device, non_blocking=True)
+
+        partner = torch.arange(len(x) - 1, -1, -1, device=x.device)
+        lam, by_method = on_device(lam), mixed & ~use_cutmix
+        if not by_method.all():
+            others = paste(on_device(box), partner, lam, tuple(x.shape[-2:]))
+            if not by_method.any():
+                return others
+        saliency = self._saliency_of(x, target) if self.method.uses_saliency else None
+        plan = self.method(Batch(x, saliency, partner, lam, self.mixup_alpha))
+        return plan if by_method.all() else plan.where(on_device(by_method), others)
+
+    def _saliency_of(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        saliency = self.saliency(x, self._class_weights(x, target))
+        check_saliency(saliency, x)
+        self._value_checks.saliency(saliency)
+        return saliency.float().nan_to_num(0, 0, 0).clamp_min(0)
+
+    def _draw(self, shape: torch.Size) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Draw which are mixed, lam, which by CutMix's share [B] each, its box [B, 4] (top, bottom, left, right)."""
+        batch = shape[0]
+        count = {"batch": 1, "pair": batch // 2, "elem": batch}[self.mode]
+        mixed, lam, use_cutmix = self._draw_ratios(count)
+        use_cutmix = mixed & use_cutmix
+        box = np.zeros((count, 4), np.int64)
+        for i in np.flatnonzero(use_cutmix & (lam != 1)):
+            box[i], lam[i] = cutmix_bbox_and_lam(shape, lam[i], self.cutmix_minmax, self.correct_lam)
+        lam = np.where(mixed, lam, 1).astype(np.float32)
+
+        image = np.arange(batch)
+        draw = {"batch": np.zeros_like(image), "pair": np.minimum(image, image[::-1]), "elem": image}[self.mode]
+        if batch % 2:
+            draw[batch // 2] = count
+            mixed, use_cutmix = np.append(mixed, False), np.append(use_cutmix, False)
+            lam, box = np.append(lam, np.float32(1)), np.append(box, np.zeros((1, 4), np.int64), axis=0)
+        return mixed[draw], lam[draw], use_cutmix[draw], box[draw]
+
+    def _draw_ratios(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Draw, in timm's order, whether each is mixed, its Beta draw, and whether it is CutMix's: [count] each."""
+        none = np.zeros(count, bool), np.ones(count), np.zeros(count, bool)
+        if not self.mixup_enabled:
+            return none
+        whole_batch = self.mode == "batch"
+        if whole_batch and not np.random.rand() < self.mix_prob:
+            return none
+        use_cutmix = np.full(count, self.mixup_alpha == 0)
+        if self.cutmix_alpha > 0 and self.mixup_alpha > 0:
+            use_cutmix = np.random.rand(count) < self.switch_prob
+        if whole_batch:
+            alpha = self.cutmix_alpha if use_cutmix[0] else self.mixup_alpha
+            return np.ones(1, bool), np.random.beta(alpha, alpha, 1), use_cutmix
+        lam = np.ones(count)
+        for alpha, used in ((self.cutmix_alpha, use_cutmix), (self.mixup_alpha, ~use_cutmix)):
+            if alpha > 0:
+                lam[used] = np.random.beta(alpha, alpha, count)[used]
+        return np.random.rand(count) < self.mix_prob, lam.astype(np.float32), use_cutmix
+
+    def _class_weights(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return the targets as class weights [B, num_classes] float32 on the device of `x`."""
+        target = target.to(x.device)
+        if target.ndim == 1:
+            target = target[:, None] == torch.arange(self.num_classes, device=x.device)
+        return target.float()
+
+    def _smoothed(self, weights: torch.Tensor) -> torch.Tensor:
+        """Smooth class weights as timm does: towards uniform, or each towards 0.5 for multi-label targets."""
+        off_value = self.label_smoothing * 0.5 if self.multi_label else self.label_smoothing / self.num_classes
+        on_value = 1 - self.label_smoothing + off_value
+        return torch.lerp(torch.full_like(weights, off_value), torch.full_like(weights, on_value), weights)
+
+
+class SageMixup(MethodMixup):
     """Mix images and targets by SAGE, or by CutMix for its share, with the arguments and the call of timm's Mixup.
 
     Image i is mixed with image B - 1 - i, as in timm. What a run draws is drawn from NumPy's global generator, in
@@ -66,143 +245,39 @@ class SageMixup(Mixup):
         lam_max: float = 0.6,
         search_fraction: float = 1.0,
     ) -> None:
-        check_number("mixup_alpha", mixup_alpha, 0, MAX_ALPHA)
-        if mixup_alpha == 0:
-            raise ValueError(
-                "`mixup_alpha` must be > 0 for SAGE to mix, got 0; set 1.0, or take timm's Mixup for CutMix"
-            )
-        check_number("cutmix_alpha", cutmix_alpha, 0, MAX_ALPHA)
-        if cutmix_minmax is not None:
-            check_span("cutmix_minmax", cutmix_minmax)
-        check_number("prob", prob, 0, 1)
-        check_number("switch_prob", switch_prob, 0, 1)
-        if mode not in MODES:
-            raise ValueError(f"`mode` must be one of {', '.join(MODES)}, got {mode!r}")
-        check_number("label_smoothing", label_smoothing, 0, 1)
-        check_count("num_classes", num_classes, 1)
-        self.lam_max = check_number("lam_max", lam_max, 0, 1, open_low=True)
-        self.search_fraction = check_number("search_fraction", search_fraction, 0, 1, open_low=True)
         super().__init__(
-            mixup_alpha, cutmix_alpha, cutmix_minmax, prob, switch_prob, mode, correct_lam, label_smoothing, num_classes
-        )
-        self.multi_label = multi_label
-        if isinstance(saliency, str):
-            saliency = create_saliency(saliency)
-        if not callable(saliency):
-            raise TypeError(f"`saliency` must be a source's name or a callable, got {type(saliency).__name__}")
-        self.saliency = saliency
-        self._value_checks = ValueChecks()
-
-    def __repr__(self) -> str:
-        cutmix = f"min-max {self.cutmix_minmax}" if self.cutmix_minmax else f"alpha {self.cutmix_alpha:g}"
-        share = f", CutMix ({cutmix}) for {self.switch_prob:.0%} of it" if self.cutmix_alpha > 0 else ""
-        return (
-            f"SAGE (ratio {self.lam_max:g} * Beta({self.mixup_alpha:g}, {self.mixup_alpha:g})) with probability "
-            f"{self.mix_prob:g} per {self.mode}{share}; {self.num_classes} classes, "
-            f"smoothing {self.label_smoothing:g}; saliency: {self.saliency!r}"
+            SAGE(lam_max, search_fraction),
+            mixup_alpha,
+            cutmix_alpha,
+            cutmix_minmax,
+            prob,
+            switch_prob,
+            mode,
+            correct_lam,
+            label_smoothing,
+            num_classes,
+            multi_label,
+            saliency=saliency,
         )
 
-    @torch.no_grad()
-    def __call__(self, x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mix a batch.
 
-        Args:
-            x: images [B, C, H, W], floating point, normalised. Not changed.
-            target: [B] integer labels, or [B, num_classes] class weights (soft or multi-label).
+def create_mixup(method: str = "sage", **settings) -> MethodMixup:
+    """Create the mixing function of a method, to be called as timm's Mixup is.
 
-        Returns:
-            The mixed images in the dtype and memory format of `x` (`x` itself where nothing is mixed), and the mixed,
-            smoothed targets [B, num_classes] float32. Rows sum to 1 where the class weights do.
+    Args:
+        method: 'sage', 'mixup', 'cutmix', 'saliencymix', 'puzzlemix' or 'comixup'.
+        **settings: timm's arguments and `saliency`, as in `SageMixup`; and the method's own, by its paper's names (see
+            its class in `sage_timm.methods`). Default mixup_alpha: that of the method's authors, 1.0 (comixup: 2.0).
 
-        Raises:
-            TypeError, ValueError: a wrong shape or kind, or a label out of range (on an accelerator this is found one
-                batch late, so that the host need not wait).
-        """
-        plan = self.plan(x, target)
-        target = self._smoothed(self._class_weights(x, target))
-        if plan is None:
-            return x, target
-        return plan.mix_images(x), plan.mix_target(target)
-
-    @torch.no_grad()
-    def plan(self, x: torch.Tensor, target: torch.Tensor) -> MixPlan | None:
-        """Draw and search for a batch without applying it; None where nothing is to be mixed. Arguments: the call's."""
-        check_images(x)
-        check_target(target, len(x), self.num_classes, self.multi_label)
-        if target.ndim == 1:
-            self._value_checks.labels(target, self.num_classes)
-        if len(x) == 1 and self.mixup_enabled:
-            warnings.warn("a batch of 1 image has no partner to mix with and stays as it is", stacklevel=2)
-        mixed, lam, use_cutmix, box = self._draw(x.shape)
-        if not mixed.any():
-            return None
-
-        def on_device(values: np.ndarray) -> torch.Tensor:
-            return torch.from_numpy(values).to(x.device, non_blocking=True)
-
-        size = tuple(x.shape[-2:])
-        partner = torch.arange(len(x) - 1, -1, -1, device=x.device)
-        use_sage = mixed & ~use_cutmix
-        if use_cutmix.any():
-            boxes = cutmix(on_device(box), partner, on_device(lam), size)
-            if not use_sage.any():
-                return boxes
-        saliency = self.saliency(x, self._class_weights(x, target))
-        check_saliency(saliency, x)
-        self._value_checks.saliency(saliency)
-        saliency = saliency.float().nan_to_num(0, 0, 0).clamp_min(0)
-        ratio = np.where(use_sage, lam * np.float32(self.lam_max), np.float32(1))
-        rearranged = sage(saliency, partner, on_device(ratio), size, search_fraction=self.search_fraction)
-        return boxes.where(on_device(use_cutmix), rearranged) if use_cutmix.any() else rearranged
-
-    def _draw(self, shape: torch.Size) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Draw which are mixed, lam, which by CutMix [B] each, and its box [B, 4] (top, bottom, left, right)."""
-        batch = shape[0]
-        count = {"batch": 1, "pair": batch // 2, "elem": batch}[self.mode]
-        mixed, lam, use_cutmix = self._draw_ratios(count)
-        use_cutmix = mixed & use_cutmix
-        box = np.zeros((count, 4), np.int64)
-        for i in np.flatnonzero(use_cutmix & (lam != 1)):
-            box[i], lam[i] = cutmix_bbox_and_lam(shape, lam[i], self.cutmix_minmax, self.correct_lam)
-        lam = np.where(mixed, lam, 1).astype(np.float32)
-
-        image = np.arange(batch)
-        draw = {"batch": np.zeros_like(image), "pair": np.minimum(image, image[::-1]), "elem": image}[self.mode]
-        if batch % 2:
-            draw[batch // 2] = count
-            mixed, use_cutmix = np.append(mixed, False), np.append(use_cutmix, False)
-            lam, box = np.append(lam, np.float32(1)), np.append(box, np.zeros((1, 4), np.int64), axis=0)
-        return mixed[draw], lam[draw], use_cutmix[draw], box[draw]
-
-    def _draw_ratios(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Draw, in timm's order, whether each is mixed, its Beta draw, and whether it is CutMix's: [count] each."""
-        none = np.zeros(count, bool), np.ones(count), np.zeros(count, bool)
-        if not self.mixup_enabled:
-            return none
-        whole_batch = self.mode == "batch"
-        if whole_batch and not np.random.rand() < self.mix_prob:
-            return none
-        use_cutmix = np.zeros(count, bool)
-        if self.cutmix_alpha > 0:
-            use_cutmix = np.random.rand(count) < self.switch_prob
-        if whole_batch:
-            alpha = self.cutmix_alpha if use_cutmix[0] else self.mixup_alpha
-            return np.ones(1, bool), np.random.beta(alpha, alpha, 1), use_cutmix
-        lam = np.ones(count)
-        for alpha, used in ((self.cutmix_alpha, use_cutmix), (self.mixup_alpha, ~use_cutmix)):
-            if alpha > 0:
-                lam[used] = np.random.beta(alpha, alpha, count)[used]
-        return np.random.rand(count) < self.mix_prob, lam.astype(np.float32), use_cutmix
-
-    def _class_weights(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Return the targets as class weights [B, num_classes] float32 on the device of `x`."""
-        target = target.to(x.device)
-        if target.ndim == 1:
-            target = target[:, None] == torch.arange(self.num_classes, device=x.device)
-        return target.float()
-
-    def _smoothed(self, weights: torch.Tensor) -> torch.Tensor:
-        """Smooth class weights as timm does: towards uniform, or each towards 0.5 for multi-label targets."""
-        off_value = self.label_smoothing * 0.5 if self.multi_label else self.label_smoothing / self.num_classes
-        on_value = 1 - self.label_smoothing + off_value
-        return torch.lerp(torch.full_like(weights, off_value), torch.full_like(weights, on_value), weights)
+    Raises:
+        TypeError, ValueError: an unknown or unfit method or setting.
+        ImportError: a library of the extra `methods` is missing.
+        RuntimeError: the saliency model's weights can't be had.
+    """
+    common = MethodMixup.__init__.__annotations__
+    own = {name: value for name, value in settings.items() if name not in common}
+    made = create_method(method, **own)
+    settings = {"mixup_alpha": made.alpha} | {name: value for name, value in settings.items() if name in common}
+    if isinstance(made, SAGE):
+        return SageMixup(**settings, **own)
+    return MethodMixup(made, **settings)

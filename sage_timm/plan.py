@@ -3,29 +3,80 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from .checks import check_images, check_target
-from .rearrange import translate
+from .rearrange import translate, unit_mass
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a method makes a plan for.
+
+    Attributes:
+        images: [B, C, H, W], floating point, normalised.
+        saliency: [B, 1, h, w] float32, non-negative and finite, any scale; None for methods that use none.
+        partner: [B] int64, the image that each image is to be mixed with.
+        lam: [B] float32 in [0, 1], draws from Beta(alpha, alpha), the share of the own image.
+        alpha: parameter of that distribution, > 0.
+    """
+
+    images: torch.Tensor
+    saliency: torch.Tensor | None
+    partner: torch.Tensor
+    lam: torch.Tensor
+    alpha: float
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the images."""
+        return tuple(self.images.shape[-2:])
 
 
 @dataclass(frozen=True)
 class MixPlan:
     """The decisions of one mixed batch; applying them to images and to targets is deterministic.
 
+    A mixed image is a sum over K sources: the mask of each times its image, moved. In pairwise methods K is 2 and
+    source 0 is the image itself; in Co-Mixup the sources of an output are in order of their label weight.
+
     Attributes:
-        partner: [B] int64, the image that each image is mixed with.
-        translation: [B, 2] int64, (dy, dx) in pixels of the image; positive moves the partner's content down / right.
-        mask: [B, 1, H, W] float32 in [0, 1], the weight of the own image.
-        lam: [B] float32 in [0, 1], the weight of the own label.
+        source: [B, K] int64, the images that each output is made of.
+        mask: [B, K, H, W] float32 in [0, 1], the weight of each source at each pixel; sums to 1 over K.
+        lam: [B, K] float32 in [0, 1], the weight of each source's label; sums to 1 over K.
+        translation: [B, K, 2, h, w] int64, (dy, dx) in pixels for each of h x w tiles of the output (see `translate`),
+            positive where content has moved down / right; any size but the 2 may be 1. None where nothing moves.
     """
 
-    partner: torch.Tensor
-    translation: torch.Tensor
+    source: torch.Tensor
     mask: torch.Tensor
     lam: torch.Tensor
+    translation: torch.Tensor | None = None
+
+    @classmethod
+    def of_pairs(
+        cls, partner: torch.Tensor, mask: torch.Tensor, lam: torch.Tensor, translation: torch.Tensor | None = None
+    ) -> "MixPlan":
+        """Build the plan that mixes each image with one partner.
+
+        Args:
+            partner: [B] int64.
+            mask: [B, 1, H, W] float32 in [0, 1], the weight of the own image.
+            lam: [B] float32 in [0, 1], the weight of the own label.
+            translation: see `MixPlan`.
+        """
+        own = torch.arange(len(partner), device=partner.device)
+        source = torch.stack([own, partner], 1)
+        return cls(source, torch.cat([mask, 1 - mask], 1), torch.stack([lam, 1 - lam], 1), translation)
+
+    def _moved(self, images: torch.Tensor, k: int) -> torch.Tensor:
+        images = images[self.source[:, k]]
+        if self.translation is None:
+            return images
+        return translate(images, self.translation[:, min(k, self.translation.shape[1] - 1)])
 
     def mix_images(self, images: torch.Tensor) -> torch.Tensor:
-        """Blend each image with its moved partner: mask * own + (1 - mask) * partner, 0 where the partner has left.
+        """Sum each output's sources, each moved and weighted by its mask; a source is 0 where it has left the frame.
 
         Args:
             images: [B, C, H, W], floating point.
@@ -35,21 +86,44 @@ class MixPlan:
         """
         check_images(images)
         channels_last = not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last)
-        partner = translate(images[self.partner], self.translation)
-        mixed = (self.mask * images + (1 - self.mask) * partner).to(images.dtype)
-        return mixed.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+        mixed = sum(self.mask[:, k : k + 1] * self._moved(images, k) for k in range(self.source.shape[1]))
+        return mixed.to(images.dtype).contiguous(
+            memory_format=torch.channels_last if channels_last else torch.contiguous_format
+        )
 
     def mix_target(self, target: torch.Tensor) -> torch.Tensor:
-        """Blend the class weights [B, N] of each image and its partner: lam * own + (1 - lam) * partner, float32."""
+        """Sum the class weights [B, N] of each output's sources, weighted by lam: [B, N] float32."""
         check_target(target, len(self.lam), target.shape[-1], multi_label=True)
-        lam, target = self.lam[:, None], target.float()
-        return target * lam + target[self.partner] * (1 - lam)
+        return (self.lam[..., None] * target.float()[self.source]).sum(1)
+
+    def retained(self, saliency: torch.Tensor) -> torch.Tensor:
+        """Compute how much of each source's saliency is left in the mixed image.
+
+        Args:
+            saliency: [B, 1, h, w], non-negative; enlarged to the image.
+
+        Returns:
+            [B, K] float32 in [0, 1]: the mass of the moved map under its mask, as a share of the whole map's. For a
+            source that appears more than once, or with lam 0, it is that of the entry alone.
+        """
+        maps = unit_mass(F.interpolate(saliency.float(), self.mask.shape[-2:], mode="bilinear"))
+        kept = [(self.mask[:, k : k + 1] * self._moved(maps, k)).sum((1, 2, 3)) for k in range(self.source.shape[1])]
+        return torch.stack(kept, 1)
 
     def where(self, condition: torch.Tensor, other: "MixPlan") -> "MixPlan":
-        """Return this plan for the images where `condition` [B] holds and `other` for the rest."""
-        return MixPlan(
-            torch.where(condition, self.partner, other.partner),
-            torch.where(condition[:, None], self.translation, other.translation),
-            torch.where(condition[:, None, None, None], self.mask, other.mask),
-            torch.where(condition, self.lam, other.lam),
-        )
+        """Return this plan for the outputs where `condition` [B] holds and `other` for the rest."""
+        plans, sources = (self, other), max(self.source.shape[1], other.source.shape[1])
+
+        def chosen(name: str) -> torch.Tensor:
+            a, b = (getattr(plan, name) for plan in plans)
+            a, b = (F.pad(v, (0, 0) * (v.ndim - 2) + (0, sources - v.shape[1])) for v in (a, b))
+            return torch.where(condition.view(-1, *[1] * (a.ndim - 1)), a, b)
+
+        moves = [plan.translation for plan in plans]
+        translation = None
+        if any(move is not None for move in moves):
+            still = torch.zeros((1, 1, 2, 1, 1), dtype=torch.int64, device=condition.device)
+            moves = [still if move is None else move for move in moves]
+            moves = [m if m.shape[1] == 1 else F.pad(m, (0, 0) * 3 + (0, sources - m.shape[1])) for m in moves]
+            translation = torch.where(condition.view(-1, 1, 1, 1, 1), *moves)
+        return MixPlan(chosen("source"), chosen("mask"), chosen("lam"), translation)

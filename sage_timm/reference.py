@@ -4,6 +4,8 @@ Every function takes one image or one pair of maps as nested NumPy arrays and sp
 Reference: Ma et al., "SAGE: Saliency-Guided Mixup with Optimal Rearrangements", BMVC 2022, section 3.
 """
 
+import math
+
 import numpy as np
 
 
@@ -65,3 +67,65 @@ def sage(image, partner, saliency, partner_saliency, ratio: float, candidates=No
     dy, dx = rearrange(own, other, candidates)
     weight = mask(own, other, dy, dx, ratio)
     return mix(image, partner, weight, dy, dx), float(weight.mean()), (dy, dx)
+
+
+def puzzle_energy(
+    images: tuple[np.ndarray, np.ndarray],
+    maps: tuple[np.ndarray, np.ndarray],
+    mask: np.ndarray,
+    lam: float,
+    n_labels: int,
+    beta: float,
+    gamma: float,
+    eta: float,
+) -> float:
+    """Compute the energy that Puzzle Mix's mask [h, w] minimises, up to the seams of the partner with itself.
+
+    `images` and `maps` are (partner, own): images [C, h, w] averaged over blocks, maps [h, w] of sum 1. A mask between
+    0 and 1 shows both images; the shares of the four ways to meet at a seam then follow from m m' = (m + m' - d) / 2
+    with d = (m - m')^2, which is exact for masks of 0 and 1.
+
+    Reference: Kim et al., "Puzzle Mix", ICML 2020, section 4.1, and the authors' code.
+    """
+    height, width = mask.shape
+    scale = beta / math.sqrt(height * width) / 16
+    energy = 0.0
+    for y in range(height):
+        for x in range(width):
+            m = mask[y, x]
+            level = round(m * (n_labels - 1))
+            ways = math.comb(n_labels - 1, level) * lam**level * (1 - lam) ** (n_labels - 1 - level)
+            energy += m * maps[0][y, x] + (1 - m) * maps[1][y, x] - eta / (height * width) * math.log(ways + 1e-8)
+            for below, right in ((y + 1, x), (y, x + 1)):
+                if below < height and right < width:
+                    n = mask[below, right]
+                    square = (m - n) ** 2
+                    both = (m + n - square) / 2
+                    shares = {(1, 1): both, (1, 0): m - both, (0, 1): n - both, (0, 0): -m - n + both}
+                    energy += scale * square
+                    for (p, q), share in shares.items():
+                        seam = np.abs(images[p][:, y, x] - images[q][:, below, right]).mean()
+                        energy += scale * gamma * share * seam
+    return energy
+
+
+def comixup_energy(
+    cost: np.ndarray, shares: np.ndarray, compatibility: np.ndarray, beta: float, gamma: float, limit: float
+) -> float:
+    """Compute the energy that Co-Mixup's outputs `shares` [n, h, w, n] minimise, for costs [n, h, w].
+
+    Reference: Kim et al., "Co-Mixup", ICLR 2021, section 4, and the authors' code; beta, gamma and limit per block.
+    """
+    outputs, height, width, inputs = shares.shape
+    energy = 0.0
+    for j in range(outputs):
+        for y in range(height):
+            for x in range(width):
+                energy += sum(cost[i, y, x] * shares[j, y, x, i] for i in range(inputs))
+                if y + 1 < height:
+                    energy += beta / 2 * ((shares[j, y, x] - shares[j, y + 1, x]) ** 2).sum()
+                if x + 1 < width:
+                    energy += beta / 2 * ((shares[j, y, x] - shares[j, y, x + 1]) ** 2).sum()
+        taken = compatibility @ sum(shares[k].sum((0, 1)) for k in range(outputs) if k != j)
+        energy += gamma * sum(taken[i] * shares[j, ..., i].sum() for i in range(inputs) if taken[i] > limit)
+    return energy

@@ -128,6 +128,11 @@ class _ModelSaliency(Saliency):
                 )
         self.mean, self.std = mean, std
 
+    def normalized(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Normalise images [B, C, H, W] in [0, 1] as this source expects the images it gets."""
+        mean, std = (self.mean, self.std) if self.mean is not None else (self.auxiliary.mean, self.auxiliary.std)
+        return pixels if mean is None else (pixels - _per_channel(mean, pixels)) / _per_channel(std, pixels)
+
     def model_input(self, images: torch.Tensor) -> torch.Tensor:
         """Resize the images and normalise them as the model expects."""
         images = resize(images, self.size or tuple(images.shape[-2:]))

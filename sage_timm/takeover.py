@@ -1,11 +1,14 @@
-"""SAGE in timm's place in a running script: the names it imports, its loader, and a watch that batches are mixed."""
+"""A mixer in timm's place in a running script: the names it imports, its loader, and what it parsed."""
 
 import contextlib
 import functools
 import inspect
 import os
 import sys
+import weakref
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import timm.data
 import timm.data.loader
@@ -16,18 +19,17 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from .checks import check_count, check_library
 from .flags import in_flags, refuse, say
 from .loader import MixLoader
-from .mixup import SageMixup
+from .methods import create_method
+from .mixup import MethodMixup
 from .plan import MixPlan
 from .saliency import Source, create_saliency
+from .watch import Watch
 
 # The modules that scripts import timm's names from; within timm itself they stay timm's.
 _PUBLIC = ("timm", "timm.data", "timm.data.mixup", "timm.data.loader", "timm.data.transforms_factory", "timm.models")
-
-
-# Optimizer steps or batches after which training without mixing is an error.
-PATIENCE = 10
 
 
 class Takeover(contextlib.ExitStack):
@@ -40,43 +42,76 @@ class Takeover(contextlib.ExitStack):
     def __init__(self, given: dict) -> None:
         super().__init__()
         self.given = given
-        self.settings = None  # the flags of the run, once SAGE is on
+        self.settings = None  # the flags of the run, once a mixer is on
         self.in_chans = 3
         self.mean = self.std = None
         self.source = None
         self.models = []
-        self.built, self.enabled = False, True
-        self.calls = self.chances = self.mixed = self.steps = 0
+        self.built, self.mixups = False, []
+        self.asked, self.watch = "--sage", None
 
     def activate(self, args: dict) -> None:
-        """Put SAGE in timm's place, once, and check and mend the script's parsed arguments, a dict that is changed."""
-        if self.settings is None:
-            self._replace(*self._stand_ins())
-            hook = register_optimizer_step_post_hook(lambda *_: self._stepped())
-            self.callback(hook.remove)
-            self._replace((torch.multiprocessing.start_processes, _refuse_to_spawn))
+        """Put the mixer in timm's place, once, and check and mend the script's parsed arguments, a dict to change."""
+        first = self.settings is None
         self.settings = {**self.given, **{k: v for k, v in args.items() if v is not None}}
+        mixer = self.settings.get("mixer") or "sage"
+        self.asked = f"--mixer {mixer}" if self.settings.get("mixer") else "--sage"
+        if self.settings.get("sage") and mixer != "sage":
+            refuse(f"--sage and --mixer {mixer} can't be combined; drop one of the two")
+        try:
+            check_count("save_mixed", self.settings.get("save_mixed") or 0, 0)
+            if self.settings.get("save_mixed"):
+                check_library("matplotlib", "--save-mixed", "Matplotlib", "viz")
+            self._create_method(mixer)
+        except (ImportError, TypeError, ValueError) as error:
+            refuse(in_flags(str(error)))
+        if first:
+            self._replace(*self._stand_ins())
+            self._replace((torch.multiprocessing.start_processes, self._refuse_to_spawn))
+            self.watch = Watch()
+            self.callback(register_optimizer_step_post_hook(lambda *_: self.watch.step()).remove)
+        folder = Path(str(args.get("output") or args.get("output_dir") or "."), "mixed")
+        self.watch.tell(self.asked, self.settings.get("save_mixed") or 0, folder)
         if self.settings.get("saliency") == "self" and not self.models:
             self._replace((timm.models.create_model, self._noted_create_model()))
         for name in ("naflex_loader", "aug_splits", "jsd_loss"):
             if args.get(name):
-                refuse(f"--{name.replace('_', '-')} can't be combined with --sage; drop one of the two")
+                refuse(f"--{name.replace('_', '-')} can't be combined with {self.asked}; drop one of the two")
         mixup = args.get("mixup", 1.0)
         if isinstance(mixup, (int, float)) and mixup < 0:
             refuse(f"--mixup must be at least 0, got {mixup}")
-        if mixup == 0 and not isinstance(mixup, bool):
-            args["mixup"] = 1.0
-            say("--mixup is 0, so SAGE would never mix; it takes --mixup 1.0, the Beta parameter of its ratio")
+        own_alpha = mixer == "cutmix" and (args.get("cutmix") or args.get("cutmix_minmax"))
+        if mixup == 0 and not isinstance(mixup, bool) and not own_alpha:
+            args["mixup"] = self.method.alpha
+            say(f"--mixup is 0, so {mixer} would never mix; it takes --mixup {self.method.alpha}, its authors' alpha")
         input_size = args.get("input_size")
         self.in_chans = args.get("in_chans") or (input_size[0] if isinstance(input_size, (list, tuple)) else 3)
+
+    def _create_method(self, mixer: str) -> None:
+        """Create the run's method from its flags."""
+        flags = {"lam_max": "sage_lam_max", "search_fraction": "sage_search_fraction"}
+        ours = {name: self.settings[flag] for name, flag in flags.items() if self.settings.get(flag) is not None}
+        if ours and mixer != "sage":
+            refuse(f"--{flags[next(iter(ours))].replace('_', '-')} is SAGE's; drop it with {self.asked}")
+        kwargs = self.settings.get("mixer_kwargs") or {}
+        if twice := sorted(set(ours) & set(kwargs)):
+            refuse(f"{twice[0]} is given twice, by --mixer-kwargs and by --{flags[twice[0]].replace('_', '-')}")
+        self.method = create_method(mixer, **ours, **kwargs)
+        self.own_std = "std" not in kwargs and hasattr(self.method, "std")
 
     def finish(self) -> None:
         """Fail where SAGE was asked for and the script never built a Mixup."""
         if self.settings is None and self.given:
             names = ", ".join("--" + name.replace("_", "-") for name in self.given)
-            say(f"{names} had no effect without --sage")
+            say(f"{names} had no effect without --sage or --mixer")
         if self.settings is not None and not self.built:
-            refuse("--sage was asked for, but the script never built timm's Mixup; nothing was mixed")
+            refuse(f"{self.asked} was given, but the script never built timm's Mixup; nothing was mixed")
+
+    def _refuse_to_spawn(self, *args, **kwargs) -> None:
+        refuse(
+            f"{self.asked} does not reach processes that a script spawns itself; start them by "
+            "torchrun ... -m sage_timm SCRIPT"
+        )
 
     def _stand_ins(self) -> list[tuple[object, object]]:
         """List what is replaced and by what."""
@@ -103,19 +138,19 @@ class Takeover(contextlib.ExitStack):
     def _mixup_classes(self) -> tuple[type, type]:
         takeover = self
 
-        class Mixup(SageMixup):
+        class Mixup(MethodMixup):
             def __init__(self, *args, **kwargs) -> None:
-                flags = {"lam_max": "sage_lam_max", "search_fraction": "sage_search_fraction"}
-                ours = {name: takeover.settings[flag] for name, flag in flags.items() if flag in takeover.settings}
                 try:
-                    super().__init__(*args, **kwargs, **ours, saliency=takeover.saliency())
+                    saliency = takeover.saliency() if takeover.method.uses_saliency else None
+                    super().__init__(takeover.method, *args, **kwargs, saliency=saliency)
                 except (RuntimeError, TypeError, ValueError) as error:
                     refuse(in_flags(str(error)))
+                takeover.mixups.append(weakref.ref(self))
                 takeover._announce(self)
 
             def plan(self, x: torch.Tensor, target: torch.Tensor) -> MixPlan | None:
                 plan = super().plan(x, target)
-                takeover._count(self, x, plan)
+                takeover.watch.batch(self, x, target, plan)
                 return plan
 
         class FastCollateMixup:
@@ -176,8 +211,13 @@ class Takeover(contextlib.ExitStack):
         """Remember the normalisation of the training images and tell the saliency source."""
         mean, std = (s if isinstance(s, (tuple, list)) else (s,) for s in (arguments["mean"], arguments["std"]))
         self.mean, self.std = tuple(mean), tuple(std)
+        self.watch.mean, self.watch.std = self.mean, self.std
         if hasattr(self.source, "normalized_with"):
             self.source.normalized_with(self.mean, self.std)
+        if self.own_std:
+            self.method = replace(self.method, std=self.std)
+            for mixup in filter(None, (known() for known in self.mixups)):
+                mixup.method = self.method
 
     def saliency(self) -> Source:
         """Create the run's saliency source, once; in a distributed run a node's first rank gets the weights first."""
@@ -207,56 +247,19 @@ class Takeover(contextlib.ExitStack):
                 )
         return self.source
 
-    def _announce(self, mixup: SageMixup) -> None:
-        """Say what mixes; refuse settings that leave SAGE nothing."""
+    def _announce(self, mixup: MethodMixup) -> None:
+        """Say what mixes; refuse settings that leave the method nothing."""
         self.built = True
         if mixup.mix_prob == 0:
-            refuse("the mixing probability must be > 0 with --sage, got 0: nothing would be mixed; set --mixup-prob")
-        if mixup.cutmix_alpha > 0 and mixup.switch_prob == 1:
+            refuse(f"the mixing probability must be > 0 with {self.asked}, got 0; set --mixup-prob")
+        if mixup.mixup_alpha > 0 and mixup.cutmix_alpha > 0 and mixup.switch_prob == 1:
             refuse(
-                "the switch probability must be < 1 with --sage, got 1: CutMix would take all; set --mixup-switch-prob"
+                f"the switch probability must be < 1 with {self.asked}, got 1: CutMix would take all; "
+                "set --mixup-switch-prob, or take --mixer cutmix"
             )
+        if not mixup.method.uses_saliency and (unused := [f for f in self.settings if f.startswith("saliency")]):
+            say(f"{', '.join('--' + f.replace('_', '-') for f in unused)} has no effect: {self.asked} uses no saliency")
         say(repr(mixup))
-
-    def _count(self, mixup: SageMixup, images: torch.Tensor, plan: MixPlan | None) -> None:
-        """Count a batch; fail where mixing was due so often that its absence is no chance."""
-        if torch.utils.data.get_worker_info() is not None:
-            raise RuntimeError(
-                "sage_timm mixes in the training process, on its device: call Mixup after the DataLoader"
-            )
-        if self.calls == 0:
-            statistics = (
-                f"mean {self.mean}, std {self.std}" if self.mean else "the saliency model's statistics, it is taken"
-            )
-            size = " x ".join(map(str, images.shape))
-            say(f"first batch {size}, {images.dtype} on {images.device}, normalised with {statistics}")
-        if self.enabled and not mixup.mixup_enabled:
-            say("mixing is switched off from here on")
-        self.enabled = mixup.mixup_enabled
-        self.calls += 1
-        self.chances += mixup.mixup_enabled
-        self.mixed += plan is not None
-        due = len(images) == 1 or (self.chances >= PATIENCE and (1 - mixup.mix_prob) ** self.chances < 1e-9)
-        if due and self.chances and not self.mixed:
-            raise RuntimeError(
-                f"sage_timm: none of {self.chances} batches was mixed though --sage was asked for; the last had "
-                f"{len(images)} image(s), and an image needs a partner: set a batch size of at least 2"
-            )
-
-    def _stepped(self) -> None:
-        """Fail after a few optimizer steps without a batch that came through Mixup."""
-        self.steps += 1
-        if self.calls == 0 and self.steps >= PATIENCE:
-            raise RuntimeError(
-                f"sage_timm: --sage was asked for, but {self.steps} optimizer steps gave no batch to timm's Mixup; the "
-                "script must call it (`images, target = mixup_fn(images, target)`) or give it to timm's create_loader"
-            )
-
-
-def _refuse_to_spawn(*args, **kwargs) -> None:
-    refuse(
-        "--sage does not reach processes that a script spawns itself; start them by torchrun ... -m sage_timm SCRIPT"
-    )
 
 
 class _SelfOnceBuilt:

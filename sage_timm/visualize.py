@@ -1,8 +1,10 @@
-"""Draw what SAGE does to images: `python -m sage_timm.visualize IMAGES_OR_FOLDER --saliency spectral -o figure.png`."""
+"""Draw what mixing does to images: `python -m sage_timm.visualize IMAGES_OR_FOLDER --mixer sage mixup`."""
 
 import argparse
+import math
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,56 +13,98 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
 from .checks import check_count, check_number
-from .methods.sage import sage
-from .plan import MixPlan
-from .rearrange import translate
+from .methods import METHODS, create_method
+from .plan import Batch, MixPlan
 from .saliency import create_saliency
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
-def draw_plan(images: torch.Tensor, saliency: torch.Tensor, plan: MixPlan, names: Sequence[str]):
-    """Draw a row per image: itself, its saliency, the moved partner, the partner's moved saliency, the mask, the mix.
+def draw_plans(images: torch.Tensor, saliency: torch.Tensor, plans: Mapping[str, MixPlan], names: Sequence[str]):
+    """Draw a row per image: itself, its saliency, and a column per plan with label weights and retained saliency.
+
+    A single plan has its mask drawn too.
 
     Args:
         images: [B, C, H, W] in [0, 1], C 1 or 3.
         saliency: [B, 1, h, w], any scale.
-        plan: the plan of these images.
-        names: a label per image, shown with its weight.
+        plans: each method's plan of these images.
+        names: a label per image.
 
     Returns:
         A matplotlib figure.
     """
+    maps = torch.nn.functional.interpolate(saliency, images.shape[-2:], mode="bilinear")
+    columns = {"image": images, "saliency": maps / maps.amax((-2, -1), keepdim=True).clamp_min(1e-12)}
+    captions = {"image": names}
+    for title, plan in plans.items():
+        if len(plans) == 1:
+            columns["mask of the own image" if plan.source.shape[1] == 2 else "mask of the first"] = plan.mask[:, :1]
+        columns[title] = plan.mix_images(images)
+        retained = plan.retained(saliency).tolist()
+        captions[title] = [
+            f"{weights}\nretained {' + '.join(f'{r:.2f}' for r, share in zip(kept, lam, strict=True) if share > 0)}"
+            for weights, kept, lam in zip(_label_weights(plan, names), retained, plan.lam.tolist(), strict=True)
+        ]
+    height = images.shape[-2] / images.shape[-1] * 1.9 + 0.45
+    figure, grid = _grid(len(images), len(columns), (1.9 * len(columns), height * len(images) + 0.3))
+    for index, (title, pictures) in enumerate(columns.items()):
+        grid[0][index].set_title(title, fontsize=9)
+        for row, axes in enumerate(grid):
+            _show(axes[index], pictures[row], captions.get(title, [""] * len(images))[row], title == "saliency")
+    return figure
+
+
+def draw_mixed(images: torch.Tensor, plan: MixPlan, names: Sequence[str], most: int = 32):
+    """Draw the mixed images of a plan as a grid, under each its labels and their weights.
+
+    Args:
+        images: [B, C, H, W] in [0, 1], C 1 or 3 (of others the first is drawn).
+        plan: the plan of these images.
+        names: a label per image.
+        most: images drawn, the first ones.
+
+    Returns:
+        A matplotlib figure.
+    """
+    count = min(most, len(images))
+    width = math.ceil(math.sqrt(count))
+    height = math.ceil(count / width)
+    figure, grid = _grid(height, width, (1.6 * width, 1.9 * height))
+    mixed, captions = plan.mix_images(images)[:count], _label_weights(plan, names)
+    for index, axis in enumerate(axis for row in grid for axis in row):
+        if index < count:
+            _show(axis, mixed[index], captions[index])
+        else:
+            axis.set_visible(False)
+    return figure
+
+
+def _grid(rows: int, columns: int, size: tuple[float, float]):
     from matplotlib.figure import Figure
 
-    maps = torch.nn.functional.interpolate(saliency, images.shape[-2:], mode="bilinear")
-    maps = maps / maps.amax((-2, -1), keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)
-    moved = translate(images[plan.partner], plan.translation)
-    moved_maps = translate(maps[plan.partner], plan.translation)
-    columns = {
-        "image": images,
-        "its saliency": maps,
-        "partner, moved (down, right)": moved,
-        "its saliency, moved": moved_maps,
-        "mask (white: image)": plan.mask,
-        "mixed": plan.mix_images(images),
-    }
-    height = images.shape[-2] / images.shape[-1] * 1.8 + 0.2
-    figure = Figure(figsize=(1.8 * len(columns), height * len(images) + 0.3), layout="constrained")
-    grid = figure.subplots(len(images), len(columns), squeeze=False)
-    for row, axes in enumerate(grid):
-        for axis, (title, pictures) in zip(axes, columns.items(), strict=True):
-            picture = pictures[row].permute(1, 2, 0).float().clamp(0, 1).numpy()
-            axis.imshow(picture, cmap="magma" if "saliency" in title else "gray", vmin=0, vmax=1)
-            axis.set(xticks=[], yticks=[])
-            if row == 0:
-                axis.set_title(title, fontsize=9)
-        partner, (dy, dx), lam = int(plan.partner[row]), plan.translation[row].tolist(), float(plan.lam[row])
-        axes[0].set_xlabel(names[row], fontsize=8)
-        axes[2].set_xlabel(f"{names[partner]}, by ({dy:+d}, {dx:+d}) px", fontsize=8)
-        axes[4].set_xlabel(f"mean {lam:.2f}", fontsize=8)
-        axes[5].set_xlabel(f"{names[row]}: {lam:.2f}, {names[partner]}: {1 - lam:.2f}", fontsize=8)
-    return figure
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _show(axis, picture: torch.Tensor, caption: str, heat: bool = False) -> None:
+    picture = picture if len(picture) == 3 else picture[:1]
+    pixels = picture.permute(1, 2, 0).float().clamp(0, 1).cpu().numpy()
+    axis.imshow(pixels, cmap="magma" if heat else "gray", vmin=0, vmax=1)
+    axis.set(xticks=[], yticks=[])
+    axis.set_xlabel("\n".join(textwrap.fill(line, 28) for line in caption.split("\n")), fontsize=8)
+
+
+def _label_weights(plan: MixPlan, names: Sequence[str]) -> list[str]:
+    """Say which labels each output has, as 'cat 0.62, dog 0.38'; equal ones are added up."""
+    texts = []
+    for sources, lam in zip(plan.source.tolist(), plan.lam.tolist(), strict=True):
+        total = {}
+        for source, share in zip(sources, lam, strict=True):
+            if share > 0:
+                total[names[source]] = total.get(names[source], 0) + share
+        texts.append(", ".join(f"{name} {share:.2f}" for name, share in total.items()))
+    return texts
 
 
 def load_images(paths: Sequence[str], count: int, size: int) -> tuple[torch.Tensor, list[str]]:
@@ -91,16 +135,20 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the command's parser."""
     parser = argparse.ArgumentParser(
         prog="python -m sage_timm.visualize",
-        description="Draw how SAGE mixes images: a row per image, mixed with the one as far from the end of the list.",
+        description="Draw how methods mix images: a row per image, mixed with the one as far from the end of the list.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("images", nargs="+", metavar="IMAGES_OR_FOLDER", help="at least two images in all")
+    parser.add_argument(
+        "--mixer", nargs="+", choices=METHODS, default=["sage"], metavar="NAME", help=", ".join(METHODS)
+    )
     parser.add_argument("--saliency", choices=("gradient", "activation", "spectral"), default="gradient")
     parser.add_argument("--saliency-model", metavar="NAME", help="timm model, by default mobilenetv3_small_100")
     parser.add_argument("--saliency-checkpoint", metavar="PATH", help="local weights of the saliency model")
     parser.add_argument("--saliency-size", type=int, metavar="N", help="side at which the saliency is computed")
     parser.add_argument("--power", type=float, default=1.0, help="the saliency maps are raised to this power")
-    parser.add_argument("--lam", type=float, default=0.5, help="share of the own image's saliency, in [0, 1]")
+    parser.add_argument("--lam", type=float, default=0.5, help="share of the own image (or its saliency), in [0, 1]")
+    parser.add_argument("--seed", type=int, default=0, help="of what the methods draw")
     parser.add_argument("--count", type=int, default=6, help="images to draw")
     parser.add_argument("--size", type=int, default=224, metavar="N", help="side the images are resized and cropped to")
     parser.add_argument("-o", "--output", default="figure.png", metavar="FILE", help="picture to write")
@@ -128,8 +176,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         saliency = source(images)
         partner = torch.arange(len(images)).flip(0)
-        plan = sage(saliency, partner, torch.full((len(images),), args.lam), tuple(images.shape[-2:]))
-        draw_plan(images, saliency, plan, names).savefig(args.output, dpi=110)
+        lam = torch.full((len(images),), args.lam)
+        plans = {}
+        for name in args.mixer:
+            torch.manual_seed(args.seed)
+            method = create_method(name, **({"lam_max": 1.0} if name == "sage" else {}))
+            plans[name] = method(Batch(images, saliency, partner, lam, method.alpha))
+        draw_plans(images, saliency, plans, names).savefig(args.output, dpi=110)
     except (OSError, RuntimeError, TypeError, ValueError, ImportError) as error:
         sys.exit(f"error: {error}")
     print(f"{args.output}: {len(images)} images, saliency: {source!r}")

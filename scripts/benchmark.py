@@ -24,8 +24,7 @@ from timm.loss import SoftTargetCrossEntropy
 
 from sage_timm import SageMixup, create_saliency
 from sage_timm.auxiliary import DEFAULT_MODEL
-from sage_timm.methods.sage import unit_mass
-from sage_timm.rearrange import TIE, rearrange, retained_saliency
+from sage_timm.rearrange import TIE, rearrange, retained_saliency, unit_mass
 from sage_timm.saliency import gaussian_blur
 
 MIB = 2**20

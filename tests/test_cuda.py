@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from sage_timm import SageMixup, create_saliency
-from sage_timm.methods.sage import unit_mass
-from sage_timm.rearrange import TIE, rearrange, retained_saliency
+from sage_timm.rearrange import TIE, rearrange, retained_saliency, unit_mass
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -21,16 +21,29 @@ LAYERS = {
     "saliency": 2,
     "plan": 2,
     "methods.sage": 3,
+    "methods.mixup": 3,
     "methods.cutmix": 3,
-    "mixup": 4,
-    "loader": 5,
-    "flags": 0,
-    "takeover": 6,
-    "launch": 7,
+    "methods.saliencymix": 4,
+    "methods.puzzlemix": 3,
+    "methods.comixup": 3,
+    "methods": 5,
+    "mixup": 6,
+    "transforms": 7,
+    "loader": 7,
     "visualize": 7,
-    "__main__": 8,
+    "flags": 0,
+    "watch": 8,
+    "takeover": 9,
+    "launch": 10,
+    "__main__": 11,
 }
-SURFACES = {"timm": {"auxiliary", "mixup", "takeover"}, "torchvision": {"visualize"}, "matplotlib": {"visualize"}}
+SURFACES = {
+    "timm": {"auxiliary", "mixup", "flags", "takeover"},
+    "torchvision": {"visualize", "transforms"},
+    "matplotlib": {"visualize"},
+    "maxflow": {"methods.puzzlemix"},
+    "scipy": {"methods.puzzlemix"},
+}
 
 
 def module_name(path):
@@ -39,12 +52,13 @@ def module_name(path):
 
 def imports(path):
     """Yield (package, module): ('sage_timm', 'plan') for imports from within, ('torch', '') for others."""
+    inside = "methods." if path.parent.name == "methods" else ""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from ((alias.name.partition(".")[0], "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             if node.level:
-                yield "sage_timm", node.module
+                yield "sage_timm", (inside if node.level == 1 else "") + node.module
             else:
                 yield node.module.partition(".")[0], ""
 
@@ -77,7 +91,7 @@ def test_public_names_are_documented(path):
         assert ast.get_docstring(node) or setter or inherited, getattr(node, "name", path.name)
 
 
-@pytest.mark.parametrize("name", ["SageMixup", "create_saliency", "Saliency"])
+@pytest.mark.parametrize("name", ["SageMixup", "MethodMixup", "create_mixup", "create_saliency", "Saliency"])
 def test_every_argument_is_documented(name):
     subject = getattr(sage_timm, name)
     text = inspect.getdoc(subject)

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import logging
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -18,6 +19,8 @@ import torch
 import yaml
 
 from sage_timm import launch, takeover
+from sage_timm.methods import METHODS
+from sage_timm.visualize import draw_mixed
 
 TRAIN = Path(__file__).parent.parent / "scripts" / "train.py"
 RUN = [
@@ -107,7 +110,10 @@ def test_both_loader_paths_mix(path, workers, train, losses):
     assert all(torch.allclose(target.sum(1), torch.ones(8)) for target in losses)
     said = [line for line in err.splitlines() if line.startswith("sage_timm: ")]
     assert len(said) == 2
-    assert "SAGE (ratio 0.6 * Beta(1, 1)) with probability 1 per batch; 3 classes, smoothing 0.1" in said[0]
+    assert (
+        "SAGE(lam_max=0.6, search_fraction=1.0), alpha 1, with probability 1 per batch; 3 classes, smoothing 0.1"
+        in said[0]
+    )
     assert "saliency: spectral residual at 64 px" in said[0]
     assert "first batch 8 x 3 x 24 x 24, torch.float32 on cpu, normalised with mean (0.5, 0.5, 0.5)" in said[1]
 
@@ -136,14 +142,14 @@ def test_flags_stand_in_help(train, capsys):
 def test_yaml_and_args_yaml_rerun(train, losses, tmp_path):
     (tmp_path / "recipe.yaml").write_text("sage: true\nsaliency: spectral\nmixup: 0.7\nsage_lam_max: 0.9\n")
     err = train("-c", tmp_path / "recipe.yaml", "--sage-search-fraction", "0.5")
-    assert "ratio 0.9 * Beta(0.7, 0.7)" in err and len(losses) == 3
+    assert "SAGE(lam_max=0.9, search_fraction=0.5), alpha 0.7" in err and len(losses) == 3
     saved = yaml.safe_load((tmp_path / "run" / "args.yaml").read_text())
     expected = {"sage": True, "saliency": "spectral", "sage_lam_max": 0.9, "sage_search_fraction": 0.5, "mixup": 0.7}
     assert {key: saved[key] for key in expected} == expected
     first = list(losses)
     losses.clear()
     err = train("-c", tmp_path / "run" / "args.yaml")
-    assert "ratio 0.9 * Beta(0.7, 0.7)" in err
+    assert "SAGE(lam_max=0.9, search_fraction=0.5), alpha 0.7" in err
     assert len(losses) == 3 and all(torch.equal(a, b) for a, b in zip(first, losses, strict=True))
 
 
@@ -183,7 +189,7 @@ def test_off_epoch_is_obeyed_with_persistent_workers(path, train, losses):
 
 def test_a_closed_gate_is_opened(train, losses, tmp_path):
     err = train("--sage", "--saliency", "spectral")
-    assert "--mixup is 0, so SAGE would never mix; it takes --mixup 1.0" in err
+    assert "--mixup is 0, so sage would never mix; it takes --mixup 1.0" in err
     assert len(losses) == 3 and all(mixed_rows(target) > 0 for target in losses)
     assert yaml.safe_load((tmp_path / "run" / "args.yaml").read_text())["mixup"] == 1.0
 
@@ -380,7 +386,9 @@ def deit(tmp_path, image_folder):
 def test_deit_style(module, deit, run):
     script, *args = deit(mixup_module=module)
     err = run(script, *args, "--sage", "--saliency", "spectral", "--cutmix", "0")
-    assert "ratio 0.6 * Beta(0.8, 0.8)" in err and "normalised with mean (0.3, 0.3, 0.3), std (0.2, 0.2, 0.2)" in err
+    assert (
+        "search_fraction=1.0), alpha 0.8" in err and "normalised with mean (0.3, 0.3, 0.3), std (0.2, 0.2, 0.2)" in err
+    )
 
 
 def test_deit_style_mixes_rows(deit, run, capsys, monkeypatch):
@@ -448,7 +456,7 @@ parser = argparse.ArgumentParser("swin style")
 parser.add_argument("--cfg")
 args = parser.parse_args()
 images, target = build_mixup({"MIXUP": 0.8})(torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 0]))
-assert args.cfg == "x.yaml" and type(build_mixup({"MIXUP": 1.0})).__mro__[1].__name__ == "SageMixup"
+assert args.cfg == "x.yaml" and type(build_mixup({"MIXUP": 1.0})).__mro__[1].__name__ == "MethodMixup"
 """
 
 
@@ -456,7 +464,7 @@ def test_swin_style_with_a_strict_parser_and_no_mixup_flag(run, tmp_path):
     (tmp_path / "build_style.py").write_text(SWIN_BUILD)
     (tmp_path / "swin.py").write_text(SWIN)
     err = run(tmp_path / "swin.py", "--cfg", "x.yaml", "--sage", "--saliency", "spectral")
-    assert "ratio 0.6 * Beta(0.8, 0.8)" in err
+    assert "search_fraction=1.0), alpha 0.8" in err
 
 
 @pytest.mark.parametrize("ending", ["", "sys.exit()", "sys.exit(0)"])
@@ -628,3 +636,131 @@ def test_the_first_rank_of_a_node_gets_the_weights_first(rank, monkeypatch):
         events.append("load")
         raise KeyError
     assert events == (["load", "barrier"] if rank == 0 else ["barrier", "load"])
+
+
+# The other methods
+
+
+@pytest.mark.parametrize("path", [[], ["--no-prefetcher"]])
+@pytest.mark.parametrize("mixer", ["mixup", "cutmix", "saliencymix", "puzzlemix", "comixup"])
+def test_every_mixer_mixes_on_both_loader_paths(mixer, path, train, losses, monkeypatch):
+    monkeypatch.setattr("sage_timm.saliency.load_auxiliary", lambda *_: pytest.fail("no weights are needed"))
+    saliency = ["--saliency", "spectral"] if METHODS[mixer].uses_saliency else []
+    rough = ["--mixer-kwargs", "beta=0"] if mixer in ("puzzlemix", "comixup") else []
+    err = train("--mixup", "1.0", "--mixer", mixer, *rough, *saliency, "-j", "0", *path)
+    assert len(losses) == 3 and all(torch.allclose(t.sum(1), torch.ones(8)) for t in losses)
+    assert sum(mixed_rows(target) for target in losses) > 4
+    assert f"sage_timm: {METHODS[mixer].__name__}(" in err and "normalised with mean (0.5, 0.5, 0.5)" in err
+
+
+def test_mixer_sage_is_sage(train, losses):
+    runs = []
+    for flags in (["--sage"], ["--mixer", "sage"], ["--sage", "--mixer", "sage"]):
+        losses.clear()
+        train("--mixup", "1.0", "--saliency", "spectral", *flags)
+        runs.append(torch.cat(losses))
+    assert torch.equal(runs[0], runs[1]) and torch.equal(runs[0], runs[2])
+
+
+def test_mixer_settings_and_the_runs_std_reach_the_method(train):
+    err = train(
+        *("--mixup", "1.0", "--mixer", "puzzlemix", "--saliency", "spectral", "--std", "0.2", "0.3", "0.4"),
+        *("--mixer-kwargs", "beta=0.7", "t_size=3", "block_num=None"),
+    )
+    assert "PuzzleMix(n_labels=3, beta=0.7, gamma=0.5, eta=0.2, neigh_size=4, t_eps=0.8, t_size=3" in err
+
+
+@pytest.mark.parametrize("path", [[], ["--no-prefetcher"]])
+def test_the_runs_std_reaches_puzzlemix(path, train, monkeypatch):
+    seen, make = [], METHODS["puzzlemix"].__call__
+    monkeypatch.setattr(
+        METHODS["puzzlemix"], "__call__", lambda self, batch: seen.append(self.std) or make(self, batch)
+    )
+    mixer = ("--mixup", "1.0", "--mixer", "puzzlemix", "--saliency", "spectral", "--std", "0.2", "0.3", "0.4")
+    train(*mixer, *path)
+    assert set(seen) == {(0.2, 0.3, 0.4)}
+    seen.clear()
+    train(*mixer, "--mixer-kwargs", "std=0.7", *path)
+    assert set(seen) == {0.7}
+
+
+def test_the_mixer_comes_back_from_args_yaml(train, run, tmp_path, image_folder):
+    flags = ["--mixer", "comixup", "--mixer-kwargs", "part=4", "beta=0.1", "--saliency", "spectral"]
+    first = train("--mixup", "1.0", *flags)
+    assert "CoMixup(block_num=4, part=4, beta=0.1" in first
+    again = run(TRAIN, "-c", tmp_path / "run" / "args.yaml", "--output", tmp_path, "--experiment", "again")
+    assert "CoMixup(block_num=4, part=4, beta=0.1" in again
+
+
+def test_a_closed_gate_takes_the_authors_alpha(train, losses):
+    err = train("--mixer", "comixup", "--saliency", "spectral")
+    assert "so comixup would never mix; it takes --mixup 2.0" in err and "alpha 2," in err
+    err = train("--cutmix", "0.5", "--mixer", "cutmix")
+    assert "would never mix" not in err and "CutMix(), alpha 0.5," in err
+    assert sum(mixed_rows(target) for target in losses) > 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--sage", "--mixer", "cutmix"], "--sage and --mixer cutmix can't be combined; drop one of the two"),
+        (["--mixer", "cutmixx"], "invalid choice: 'cutmixx'"),
+        (["--mixer", "mixup", "--mixer-kwargs", "beta=1"], "mixup has no settings of its own, got beta"),
+        (["--mixer", "puzzlemix", "--mixer-kwargs", "bta=1"], "puzzlemix has n_labels, beta, .*, got bta"),
+        (["--mixer", "puzzlemix", "--mixer-kwargs", "beta"], "--mixer-kwargs takes NAME=VALUE, got beta"),
+        (["--mixer", "puzzlemix", "--mixer-kwargs", "beta=-1"], r"`beta` must lie in \[0, inf\), got -1"),
+        (["--mixer", "comixup", "--sage-lam-max", "0.5"], "--sage-lam-max is SAGE's; drop it with --mixer comixup"),
+        (["--sage", "--sage-lam-max", "0.5", "--mixer-kwargs", "lam_max=0.4"], "lam_max is given twice"),
+        (["--sage", "--mixer-kwargs", "lam_max=7"], r"--sage-lam-max must lie in \(0, 1\], got 7"),
+        (["--mixer", "mixup", "--cutmix", "1", "--mixup-switch-prob", "1"], "must be < 1 with --mixer mixup, got 1"),
+        (["--mixer", "mixup", "--mixup-prob", "0"], "must be > 0 with --mixer mixup, got 0"),
+        (["--mixer", "mixup", "--save-mixed", "-1"], "--save-mixed must be at least 0, got -1"),
+    ],
+)
+def test_unfit_mixer_flags_are_refused_in_one_line(flags, message, train, capsys):
+    with pytest.raises(SystemExit) as caught:
+        train("--mixup", "1.0", *flags)
+    assert caught.value.code == 2
+    assert re.search(message, capsys.readouterr().err.splitlines()[-1])
+
+
+def test_saliency_flags_without_use_are_said(train):
+    err = train("--mixup", "1.0", "--mixer", "mixup", "--saliency", "spectral", "--saliency-size", "32")
+    assert "--saliency, --saliency-size has no effect: --mixer mixup uses no saliency" in err
+
+
+def test_without_its_library_puzzlemix_is_refused_before_training(train, capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        train("--mixup", "1.0", "--mixer", "puzzlemix", "--saliency", "spectral")
+    assert (
+        'PuzzleMix needs PyMaxflow, which is not installed; pip install "sage-timm[methods]"' in capsys.readouterr().err
+    )
+    with pytest.raises(SystemExit):
+        train("--mixup", "1.0", "--mixer", "mixup", "--save-mixed", "1")
+    assert (
+        '--save-mixed needs Matplotlib, which is not installed; pip install "sage-timm[viz]"' in capsys.readouterr().err
+    )
+
+
+def test_the_first_mixed_batches_are_saved_as_pictures(train, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("sage_timm.watch.draw_mixed", lambda *a: drawn.append(a) or draw_mixed(*a))
+    err = train("--mixup", "1.0", "--mixer", "mixup", "--save-mixed", "2", "--std", "0.5", "0.4", "0.3")
+    assert sorted(p.name for p in (tmp_path / "mixed").iterdir()) == ["mixed-001.png", "mixed-002.png"]
+    assert f"{tmp_path}/mixed/mixed-001.png: a mixed batch" in err
+    images, plan, names = drawn[0]
+    assert len(drawn) == 2 and set(names) <= {"0", "1", "2"} and len(plan.lam) == 8
+    assert -1e-3 <= images.min() < 0.2 and 0.8 < images.max() <= 1.001, "drawn as they are, not normalised"
+
+
+def test_a_full_or_read_only_folder_stops_the_pictures_alone(train, tmp_path, losses):
+    (tmp_path / "mixed").write_text("a file where the folder should be")
+    err = train("--mixup", "1.0", "--mixer", "mixup", "--save-mixed", "2")
+    assert err.count("the training goes on without pictures") == 1 and len(losses) == 3
+
+
+def test_off_epoch_holds_for_every_mixer(train, losses):
+    mixer = ("--mixup", "1.0", "--mixer", "puzzlemix", "--mixer-kwargs", "beta=0", "--saliency", "spectral")
+    train(*mixer, "--epochs", "3", "--mixup-off-epoch", "2")
+    assert mixed_rows(torch.cat(losses[:6])) > 6 and mixed_rows(torch.cat(losses[6:])) == 0

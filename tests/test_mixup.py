@@ -106,7 +106,8 @@ def test_prob_is_the_share_of_mixed_batches_and_elements(prob):
     assert mixed == pytest.approx(prob, abs=0.08)
     per_element = SageMixup(prob=prob, mode="elem", num_classes=7, saliency=flat)
     shares = [
-        (plan.lam < 1).float().mean() if plan else 0.0 for plan in (per_element.plan(x, target) for _ in range(60))
+        (plan.lam[:, 0] < 1).float().mean() if plan else 0.0
+        for plan in (per_element.plan(x, target) for _ in range(60))
     ]
     assert np.mean(shares) == pytest.approx(prob, abs=0.08)
 
@@ -126,7 +127,7 @@ def test_lam_max_scales_the_ratio():
     for lam_max in (0.5, 1.0):
         seeded()
         mixup = SageMixup(lam_max=lam_max, mode="elem", num_classes=7, saliency=flat, search_fraction=1e-12)
-        lams[lam_max] = torch.cat([mixup.plan(x, target).lam for _ in range(20)])
+        lams[lam_max] = torch.cat([mixup.plan(x, target).lam[:, 0] for _ in range(20)])
     assert torch.allclose(lams[0.5], lams[1.0] / 2, atol=1e-6)
     assert lams[0.5].max() <= 0.5
 
@@ -136,14 +137,14 @@ def test_a_beta_draw_of_1_is_mixed_all_the_same(mode):
     """Small alphas draw exactly 1; SAGE's ratio is then lam_max, and only `prob` leaves images unmixed."""
     x, target = batch(height=4, width=4)
     mixup = SageMixup(mixup_alpha=0.01, mode=mode, num_classes=7, saliency=flat, search_fraction=1e-12)
-    lam = torch.cat([mixup.plan(x, target).lam for _ in range(20)])
+    lam = torch.cat([mixup.plan(x, target).lam[:, 0] for _ in range(20)])
     assert lam.max() == pytest.approx(0.6) and (lam > 0.59).float().mean() > 0.2
 
 
 def test_modes_share_the_ratio_as_they_say():
     x, target = batch(height=4, width=4)
     lam = {
-        mode: SageMixup(mode=mode, num_classes=7, saliency=flat, search_fraction=1e-12).plan(x, target).lam
+        mode: SageMixup(mode=mode, num_classes=7, saliency=flat, search_fraction=1e-12).plan(x, target).lam[:, 0]
         for mode in ("batch", "pair", "elem")
     }
     assert len(lam["batch"].unique()) == 1
@@ -175,10 +176,10 @@ def test_target_follows_the_plan():
     mixed, weights = mixup(x, torch.arange(8))
     assert torch.equal(mixed, plan.mix_images(x))
     for i in range(8):
-        assert weights[i, i] == pytest.approx(float(plan.lam[i])), "lam weighs the own class"
-        assert weights[i, 7 - i] == pytest.approx(1 - float(plan.lam[i]))
-    assert plan.lam.std() > 0.01
-    assert torch.allclose(plan.lam, plan.mask.mean((1, 2, 3)))
+        assert weights[i, i] == pytest.approx(float(plan.lam[i, 0])), "lam weighs the own class"
+        assert weights[i, 7 - i] == pytest.approx(1 - float(plan.lam[i, 0]))
+    assert plan.lam[:, 0].std() > 0.01
+    assert torch.allclose(plan.lam, plan.mask.mean((2, 3)))
 
 
 def test_saliency_gets_images_and_dense_targets():
@@ -262,7 +263,7 @@ def test_soft_targets(mode):
     soft = torch.rand(8, 7).softmax(1)
     mixup = SageMixup(mode=mode, num_classes=7, label_smoothing=0.2, saliency=bump)
     seeded()
-    lam = mixup.plan(x, soft).lam[:, None]
+    lam = mixup.plan(x, soft).lam[:, :1]
     seeded()
     _, weights = mixup(x, soft)
     smooth = soft * 0.8 + 0.2 / 7
@@ -276,7 +277,7 @@ def test_multi_label_targets(dtype):
     labels = (torch.rand(8, 7) > 0.6).to(dtype)
     mixup = SageMixup(num_classes=7, label_smoothing=0.2, multi_label=True, saliency=bump)
     seeded()
-    lam = mixup.plan(x, labels).lam[:, None]
+    lam = mixup.plan(x, labels).lam[:, :1]
     seeded()
     _, weights = mixup(x, labels)
     smooth = labels.float() * 0.8 + 0.1
@@ -330,7 +331,7 @@ def test_negative_saliency_counts_as_0():
 
 def test_negative_and_empty_saliency_is_said():
     x, target = batch()
-    with pytest.warns(UserWarning, match=r"\d+ saliency values .* negative .* is 0 everywhere .* as Mixup does"):
+    with pytest.warns(UserWarning, match=r"\d+ saliency values .* negative .* is 0 everywhere .* counts as uniform"):
         SageMixup(num_classes=7, saliency=lambda i, t: -torch.ones(8, 1, 4, 4))(x, target)
     with pytest.warns(UserWarning, match="^a batch's saliency is 0 everywhere and counts as uniform"):
         SageMixup(num_classes=7, saliency=lambda i, t: torch.zeros(8, 1, 4, 4))(x, target)
@@ -344,9 +345,8 @@ def test_a_batch_of_one_is_said():
 
 def test_repr_says_what_mixes(spectral):
     text = repr(SageMixup(0.8, 1.0, prob=0.7, mode="elem", num_classes=7, saliency=spectral))
-    assert text.startswith(
-        "SAGE (ratio 0.6 * Beta(0.8, 0.8)) with probability 0.7 per elem, CutMix (alpha 1) for 50% of it"
-    )
+    assert text.startswith("SAGE(lam_max=0.6, search_fraction=1.0), alpha 0.8, with probability 0.7 per elem, ")
+    assert ", CutMix (alpha 1) for 50% of it; 7 classes, smoothing 0.1; saliency: " in text
     assert "spectral residual at 64 px" in text
 
 

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from sage_timm import reference
-from sage_timm.methods.sage import unit_mass
 from sage_timm.rearrange import (
     OVERSHOOT,
     RATES,
@@ -16,6 +15,7 @@ from sage_timm.rearrange import (
     retained_saliency,
     retained_saliency_map,
     translate,
+    unit_mass,
 )
 from sage_timm.saliency import gaussian_blur
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sage_timm import create_saliency, visualize
+from sage_timm import MixPlan, create_saliency, visualize
+from sage_timm.methods.cutmix import paste
 from sage_timm.methods.sage import sage
 
 ROOT = Path(__file__).parent.parent
@@ -127,19 +128,33 @@ def test_visualize_folder_and_files(pictures, capsys):
     assert "3 images, saliency: spectral residual" in capsys.readouterr().out
 
 
-def test_visualize_shows_the_plan_in_words(tiny_model):
+def test_draw_plans_shows_the_plan_in_words():
     images, saliency = torch.rand(2, 3, 12, 20), torch.zeros(2, 1, 12, 20)
     saliency[:, :, 4:8, 6:11] = torch.rand(4, 5)
-    plan = sage(saliency, torch.tensor([1, 0]), torch.tensor([0.3, 0.3]), (12, 20))
-    figure = visualize.draw_plan(images, saliency, plan, ["cat", "dog"])
-    axes = figure.axes
-    dy, dx = plan.translation[0].tolist()
-    assert (dy, dx) != (0, 0)
-    assert axes[2].get_xlabel() == f"dog, by ({dy:+d}, {dx:+d}) px"
-    assert axes[5].get_xlabel() == f"cat: {plan.lam[0]:.2f}, dog: {1 - plan.lam[0]:.2f}"
-    shown = torch.from_numpy(axes[5].images[0].get_array().data)
-    assert torch.allclose(shown, plan.mix_images(images)[0].permute(1, 2, 0))
-    assert torch.allclose(torch.from_numpy(axes[4].images[0].get_array().data), plan.mask[0, 0])
+    partner = torch.tensor([1, 0])
+    plan = sage(saliency, partner, torch.tensor([0.3, 0.3]), (12, 20))
+    box = paste(torch.tensor([[0, 12, 0, 5], [0, 0, 0, 0]]), partner, torch.tensor([0.75, 1.0]), (12, 20))
+    image, heat, mask, mixed, *_ = visualize.draw_plans(images, saliency, {"sage": plan}, ["cat", "dog"]).axes
+    assert [a.get_title() for a in (image, heat, mask, mixed)] == ["image", "saliency", "mask of the own image", "sage"]
+    own, other = plan.lam[0].tolist()
+    kept = plan.retained(saliency)[0].tolist()
+    words = f"cat {own:.2f}, dog {other:.2f} retained {kept[0]:.2f} + {kept[1]:.2f}"
+    assert " ".join(mixed.get_xlabel().split()) == words
+    assert torch.allclose(
+        torch.from_numpy(mixed.images[0].get_array().data), plan.mix_images(images)[0].permute(1, 2, 0)
+    )
+    assert torch.allclose(torch.from_numpy(mask.images[0].get_array().data), plan.mask[0, 0])
+    axes = visualize.draw_plans(images, saliency, {"sage": plan, "cutmix": box}, ["cat", "dog"]).axes
+    assert [a.get_title() for a in axes[:4]] == ["image", "saliency", "sage", "cutmix"]
+    assert axes[7].get_xlabel() == "dog 1.00\nretained 1.00"
+
+
+def test_draw_mixed_is_a_grid_with_label_weights():
+    images, partner = torch.rand(5, 4, 6, 8), torch.tensor([4, 3, 2, 1, 0])
+    lam = torch.tensor([0.75, 1.0, 0.5, 0.5, 0.25])
+    plan = MixPlan.of_pairs(partner, lam.view(-1, 1, 1, 1).expand(-1, 1, 6, 8), lam)
+    axes = visualize.draw_mixed(images, plan, ["a", "b", "c", "d", "e"], most=4).axes
+    assert [axis.get_xlabel() for axis in axes] == ["a 0.75, e 0.25", "b 1.00", "c 1.00", "d 0.50, b 0.50"]
 
 
 @pytest.mark.parametrize(
@@ -182,17 +197,18 @@ def test_visualize_with_a_checkpoint_in_colour_and_grey(pictures, checkpoint):
 @pytest.mark.parametrize(
     ("flags", "changed"),
     [
-        (["--power", "3"], lambda images, saliency, plan: saliency),
-        (["--saliency-size", "16"], lambda images, saliency, plan: saliency),
-        (["--lam", "0.2"], lambda images, saliency, plan: plan.mask),
-        (["--count", "2"], lambda images, saliency, plan: images),
-        (["--size", "24"], lambda images, saliency, plan: images),
-        (["--saliency", "activation"], lambda images, saliency, plan: saliency),
+        (["--power", "3"], lambda images, saliency, plans: saliency),
+        (["--saliency-size", "16"], lambda images, saliency, plans: saliency),
+        (["--lam", "0.2"], lambda images, saliency, plans: plans["sage"].mask),
+        (["--count", "2"], lambda images, saliency, plans: images),
+        (["--size", "24"], lambda images, saliency, plans: images),
+        (["--saliency", "activation"], lambda images, saliency, plans: saliency),
+        (["--mixer", "mixup"], lambda images, saliency, plans: next(iter(plans.values())).mask),
     ],
 )
 def test_every_flag_of_visualize_shows_in_the_picture(flags, changed, pictures, monkeypatch, checkpoint):
-    drawn, draw = [], visualize.draw_plan
-    monkeypatch.setattr(visualize, "draw_plan", lambda *a: drawn.append(changed(*a[:3])) or draw(*a))
+    drawn, draw = [], visualize.draw_plans
+    monkeypatch.setattr(visualize, "draw_plans", lambda *a: drawn.append(changed(*a[:3])) or draw(*a))
     fixed = ["--size", "32", "--saliency-checkpoint", checkpoint, "-o", str(pictures / "out.pdf")]
     visualize.main([str(pictures), *fixed])
     visualize.main([str(pictures), *fixed, *flags])

@@ -1,1 +1,39 @@
-"""One file per mixing method; each turns its settings into a `MixPlan`."""
+"""One file per mixing method; each turns a `Batch` into a `MixPlan`."""
+
+from collections.abc import Callable
+from dataclasses import fields
+
+from ..plan import Batch, MixPlan
+from .comixup import CoMixup
+from .cutmix import CutMix
+from .mixup import Mixup
+from .puzzlemix import PuzzleMix
+from .sage import SAGE
+from .saliencymix import SaliencyMix
+
+Method = Callable[[Batch], MixPlan]
+
+METHODS = {
+    "sage": SAGE,
+    "mixup": Mixup,
+    "cutmix": CutMix,
+    "saliencymix": SaliencyMix,
+    "puzzlemix": PuzzleMix,
+    "comixup": CoMixup,
+}
+
+
+def create_method(name: str, **settings) -> Method:
+    """Create a method by its name in `METHODS`, with settings by the names of its paper (see its class).
+
+    Raises:
+        ValueError, TypeError: an unknown name or setting, or one out of range.
+        ImportError: a library of the extra `methods` is missing.
+    """
+    if name not in METHODS:
+        raise ValueError(f"`method` must be one of {', '.join(METHODS)}, got {name!r}")
+    known = [field.name for field in fields(METHODS[name])]
+    if unknown := sorted(set(settings) - set(known)):
+        has = f"has {', '.join(known)}" if known else "has no settings of its own"
+        raise TypeError(f"{name} {has}, got {', '.join(unknown)}")
+    return METHODS[name](**settings)

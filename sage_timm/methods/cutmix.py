@@ -1,15 +1,18 @@
 """CutMix (Yun et al., ICCV 2019): a box of the partner, pasted at the same place."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 
-from ..plan import MixPlan
+from ..plan import Batch, MixPlan
 
 
-def cutmix(box: torch.Tensor, partner: torch.Tensor, lam: torch.Tensor, size: tuple[int, int]) -> MixPlan:
+def paste(box: torch.Tensor, partner: torch.Tensor, lam: torch.Tensor, size: tuple[int, int]) -> MixPlan:
     """Build the plan that pastes a box of each partner.
 
     Args:
-        box: [B, 4] int64, (top, bottom, left, right) in pixels, bottom and right exclusive.
+        box: [B, 4] int64, (top, bottom, left, right) in pixels, bottom and right exclusive; it may be empty.
         partner: [B] int64.
         lam: [B] float32, the label weight of the own image.
         size: (H, W) of the images.
@@ -18,4 +21,41 @@ def cutmix(box: torch.Tensor, partner: torch.Tensor, lam: torch.Tensor, size: tu
     y = torch.arange(size[0], device=box.device)[:, None]
     x = torch.arange(size[1], device=box.device)
     pasted = (y >= top) & (y < bottom) & (x >= left) & (x < right)
-    return MixPlan(partner, torch.zeros_like(box[:, :2]), 1 - pasted[:, None].float(), lam)
+    return MixPlan.of_pairs(partner, 1 - pasted[:, None].float(), lam)
+
+
+def paste_around(centre: torch.Tensor, partner: torch.Tensor, lam: torch.Tensor, size: tuple[int, int]) -> MixPlan:
+    """Build the plan that pastes, around a centre, a box with the share 1 - lam of the area, clipped to the frame.
+
+    Args:
+        centre: [B, 2] int64, (y, x) in pixels.
+        partner: [B] int64.
+        lam: [B] float32 in [0, 1]; the box's sides are sqrt(1 - lam) of the frame's, in whole pixels.
+        size: (H, W) of the images.
+
+    Returns:
+        The plan; its label weights are those of the clipped box.
+    """
+    frame = torch.tensor(size, device=lam.device)
+    sides = ((1 - lam).sqrt()[:, None] * frame).long()
+    start = centre - sides // 2
+    first, last = start.clamp_min(0), torch.minimum(start + sides, frame)
+    area = (last - first).prod(1)
+    return paste(torch.stack([first, last], 2).flatten(1), partner, 1 - area / (size[0] * size[1]), size)
+
+
+@dataclass(frozen=True)
+class CutMix:
+    """Paste a box of the partner, its centre drawn uniformly for each image from torch's generator.
+
+    Reference: Yun et al., "CutMix", ICCV 2019, section 3.1.
+    """
+
+    alpha: ClassVar[float] = 1.0
+    uses_saliency: ClassVar[bool] = False
+
+    def __call__(self, batch: Batch) -> MixPlan:
+        """Make the plan of a batch."""
+        drawn = torch.rand(len(batch.lam), 2, device=batch.lam.device)
+        centre = (drawn * torch.tensor(batch.size, device=drawn.device)).long()
+        return paste_around(centre, batch.partner, batch.lam, batch.size)

@@ -1,17 +1,14 @@
 """SAGE (Ma et al., BMVC 2022): saliency mask after the rearrangement that retains most saliency."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 
-from ..plan import MixPlan
-from ..rearrange import rearrange, translate
-
-
-def unit_mass(saliency: torch.Tensor) -> torch.Tensor:
-    """Scale each map [B, 1, h, w] to sum 1; a map without any saliency counts as uniform."""
-    peak = saliency.amax((-2, -1), keepdim=True)
-    scaled = torch.where(peak > 0, saliency / peak, 1)
-    return scaled / scaled.sum((-2, -1), keepdim=True)
+from ..checks import check_number
+from ..plan import Batch, MixPlan
+from ..rearrange import rearrange, translate, unit_mass
 
 
 def saliency_mask(own: torch.Tensor, other: torch.Tensor, translation: torch.Tensor, ratio: torch.Tensor):
@@ -83,4 +80,31 @@ def sage(
         translation = torch.stack([dy * (height / rows), dx * (width / columns)], dim=1).round().long()
         maps = unit_mass(F.interpolate(saliency, size, mode="bilinear"))
     mask = saliency_mask(share * maps, (1 - share) * maps[partner], translation, ratio)
-    return MixPlan(partner, translation, mask, mask.mean((1, 2, 3)))
+    moves = torch.stack([torch.zeros_like(translation), translation], 1)
+    return MixPlan.of_pairs(partner, mask, mask.mean((1, 2, 3)), moves[..., None, None])
+
+
+@dataclass(frozen=True)
+class SAGE:
+    """Move the partner to where most saliency is retained, then blend by the share of the saliency at each pixel.
+
+    Args:
+        lam_max: the ratio, the own image's share of saliency mass, is lam_max * Beta(alpha, alpha); in (0, 1].
+        search_fraction: chance of each translation to be tried, in (0, 1]; 1 tries all. Drawn from torch's generator.
+
+    Reference: Ma et al., "SAGE: Saliency-Guided Mixup with Optimal Rearrangements", BMVC 2022.
+    """
+
+    lam_max: float = 0.6
+    search_fraction: float = 1.0
+    alpha: ClassVar[float] = 1.0
+    uses_saliency: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_number("lam_max", self.lam_max, 0, 1, open_low=True)
+        check_number("search_fraction", self.search_fraction, 0, 1, open_low=True)
+
+    def __call__(self, batch: Batch) -> MixPlan:
+        """Make the plan of a batch."""
+        ratio = self.lam_max * batch.lam
+        return sage(batch.saliency, batch.partner, ratio, batch.size, search_fraction=self.search_fraction)

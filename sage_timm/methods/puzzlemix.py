@@ -1,0 +1,250 @@
+"""Puzzle Mix (Kim et al., ICML 2020): a mask by graph cut, then each image's salient blocks moved under it."""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..checks import check_count, check_library, check_number
+from ..plan import Batch, MixPlan
+from ..rearrange import spread, unit_mass
+
+CHUNK = 8  # images that share one graph: larger graphs leave the processor's cache
+
+
+def smoothness(images: torch.Tensor, partner: torch.Tensor, grid: tuple[int, int], neigh_size: int):
+    """Compute how far pixels differ across the border of neighbouring blocks, by which image lies on either side.
+
+    Args:
+        images: [B, C, H, W] float32.
+        partner: [B] int64.
+        grid: blocks per column and row.
+        neigh_size: side in pixels over which the images are averaged first.
+
+    Returns:
+        [2, 2, B, rows - 1, columns] for vertical and [2, 2, B, rows, columns - 1] for horizontal neighbours: entry
+        (p, q) is the mean absolute difference with image p (1 own, 0 partner) above or left and image q below or right.
+    """
+    cells = [max(1, side // blocks // neigh_size) for side, blocks in zip(images.shape[-2:], grid, strict=True)]
+    pooled = F.adaptive_avg_pool2d(images, [blocks * cell for blocks, cell in zip(grid, cells, strict=True)])
+
+    def across(image: torch.Tensor, cell: int, other: int) -> torch.Tensor:
+        last, first = image[:, :, cell - 1 : -1 : cell], image[:, :, cell::cell]
+        pairs = [[last[b], first[a]] for b in (partner, ...) for a in (partner, ...)]
+        differences = torch.stack([(above - below).abs().mean(1) for above, below in pairs])
+        return differences.unflatten(-1, (-1, other)).mean(-1).unflatten(0, (2, 2))
+
+    vertical = across(pooled, cells[0], cells[1])
+    horizontal = across(pooled.transpose(2, 3), cells[1], cells[0]).transpose(-1, -2)
+    return vertical, horizontal
+
+
+def minimum_cut(cost: np.ndarray, vertical: np.ndarray, horizontal: np.ndarray) -> np.ndarray:
+    """Minimise a sum of label costs and squared differences of neighbouring labels, exactly.
+
+    E(l) = sum over blocks of cost[l] + sum over neighbours of weight * (l - l')^2 / (L - 1)^2. The labels are ordered
+    and the square is convex, so that one cut through L - 1 nodes per block finds the minimum (Ishikawa, PAMI 2003):
+    node k of a block lies on the far side where its label is greater than k. Between neighbours every pair of nodes
+    is joined by the same weight w, which makes w (L - 1)(l + l') - 2 w l l'; the rest of w (l - l')^2 is added to cost.
+
+    Args:
+        cost: [B, h, w, L] float64, finite.
+        vertical: [B, h - 1, w] float64, the weights between a block and the one below, >= 0.
+        horizontal: [B, h, w - 1] float64, those between a block and the one to its right.
+
+    Returns:
+        [B, h, w] int64 labels.
+
+    Differs: the authors swap pairs of labels until nothing improves.
+    """
+    import maxflow
+
+    top = cost.shape[-1] - 1
+    label = np.arange(top + 1)
+    vertical, horizontal = vertical / top**2, horizontal / top**2
+    weights = np.zeros(cost.shape[:3])
+    weights[:, :-1] += vertical
+    weights[:, 1:] += vertical
+    weights[:, :, :-1] += horizontal
+    weights[:, :, 1:] += horizontal
+    step = np.diff(cost + weights[..., None] * label * (label - top))
+
+    graph = maxflow.GraphFloat(step.size, 2 * step.size * (top + 1))
+    node = graph.add_grid_nodes(step.shape)
+    graph.add_grid_tedges(node, np.maximum(step, 0), np.maximum(-step, 0))
+    for k in range(top):
+        if k + 1 < top:
+            never = np.full(node[..., k].size, np.abs(step).sum() + 1)
+            graph.add_edges(node[..., k].ravel(), node[..., k + 1].ravel(), never, 0 * never)
+        for other in range(top):
+            for weight, a, b in (
+                (vertical, node[:, :-1, :, k], node[:, 1:, :, other]),
+                (horizontal, node[:, :, :-1, k], node[:, :, 1:, other]),
+            ):
+                graph.add_edges(a.ravel(), b.ravel(), weight.ravel(), weight.ravel())
+    graph.maxflow()
+    return graph.get_grid_segments(node).sum(-1)
+
+
+def transport(saliency: np.ndarray, wanted: np.ndarray, t_eps: float) -> np.ndarray:
+    """Find the best order of an image's blocks: salient ones where they are wanted, none far from its place.
+
+    Minimises t_eps * sum of (squared distance moved, the grid's sides being 1) - sum of the saliency that lands where
+    it is wanted, exactly, over all permutations (linear assignment).
+
+    Args:
+        saliency: [B, h, w], sums to 1.
+        wanted: [B, h, w] bool.
+        t_eps: cost of moving a block across the grid.
+
+    Returns:
+        [B, h * w] int64: which block goes to each place, a permutation.
+
+    Differs: the authors' plan is a heuristic that need not be a permutation.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    rows, columns = saliency.shape[1:]
+    y, x = np.arange(rows) / max(1, rows - 1), np.arange(columns) / max(1, columns - 1)
+    distance = (y[:, None, None, None] - y[:, None]) ** 2 + (x[:, None, None] - x) ** 2
+    distance = t_eps * distance.reshape(rows * columns, -1)
+    saliency, wanted = saliency.reshape(len(saliency), -1), wanted.reshape(len(wanted), -1)
+
+    order = np.tile(np.arange(rows * columns), (len(saliency), 1))
+    shortest = distance[~np.eye(len(distance), dtype=bool)].min(initial=np.inf)
+    gain = np.where(wanted, -np.inf, saliency).max(1) - np.where(wanted, saliency, np.inf).min(1)
+
+    def solve(i: int) -> None:
+        order[i] = linear_sum_assignment(distance - wanted[i][:, None] * saliency[i])[1]
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        list(pool.map(solve, np.flatnonzero(gain > 2 * shortest)))
+    return order
+
+
+def block_moves(order: torch.Tensor, grid: tuple[int, int], size: tuple[int, int]) -> torch.Tensor:
+    """Express an order of blocks as translations: [B, h * w] to [B, 2, h, w] int64, (dy, dx) in pixels.
+
+    Where `size` is no multiple of `grid`, blocks differ by a pixel; a place is then filled from its block's first pixel
+    on, or from the frame's last ones.
+    """
+    moves = []
+    for side, count, index in zip(size, grid, (order // grid[1], order % grid[1]), strict=True):
+        edge = -(torch.arange(count + 1, device=order.device) * -side // count)
+        place = torch.arange(count, device=order.device).view((-1, 1) if not moves else (1, -1)).expand(grid).flatten()
+        width = edge[place + 1] - edge[place]
+        moves.append(edge[place] - torch.minimum(edge[index], side - width))
+    return torch.stack(moves, 1).unflatten(2, grid)
+
+
+@dataclass(frozen=True)
+class PuzzleMix:
+    """Cut a mask of blocks that keeps both images' saliency and hides seams, then move salient blocks under it.
+
+    Args:
+        n_labels: values that the mask takes between 0 and 1, at least 2.
+        beta: smoothness of the mask, >= 0.
+        gamma: share of the images' own differences in it, in [0, 1].
+        eta: weight of the prior that keeps the mask's mean near lam, >= 0.
+        neigh_size: side in pixels of the cells over which images are averaged before they are compared.
+        t_eps: cost of moving a block across the image, >= 0; inf for no moves.
+        t_size: side in pixels of the blocks that move, at most that of the mask's; None for 1/8 of the image's side
+            (the authors' 4 px at 32 px).
+        block_num: blocks per side of the mask; None draws 2, 4, 8 or 16 for each batch from torch's generator.
+        std: standard deviation the images are normalised with, per channel or one for all: differences are measured
+            between images in [0, 1].
+
+    Reference: Kim et al., "Puzzle Mix", ICML 2020; their saliency: root mean square of the gradient over channels.
+    Differs: mask and moves are exact minima. Blocks are never more than the image's pixels, nor need they divide it.
+    """
+
+    n_labels: int = 3
+    beta: float = 1.2
+    gamma: float = 0.5
+    eta: float = 0.2
+    neigh_size: int = 4
+    t_eps: float = 0.8
+    t_size: int | None = None
+    block_num: int | None = None
+    std: tuple[float, ...] | float = (0.229, 0.224, 0.225)
+    alpha: ClassVar[float] = 1.0
+    uses_saliency: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_library("maxflow", "PuzzleMix", "PyMaxflow", "methods")
+        check_library("scipy", "PuzzleMix", "SciPy", "methods")
+        check_count("n_labels", self.n_labels, 2)
+        check_number("gamma", self.gamma, 0, 1)
+        for name in ("beta", "eta", "t_eps"):
+            check_number(name, getattr(self, name), 0, math.inf)
+        check_count("neigh_size", self.neigh_size, 1)
+        for name in ("t_size", "block_num"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name), 1)
+        for value in self.std if isinstance(self.std, (tuple, list)) else (self.std,):
+            check_number("std", value, 0, math.inf, open_low=True)
+
+    def __call__(self, batch: Batch) -> MixPlan:
+        """Make the plan of a batch."""
+        blocks = self.block_num or 2 ** int(torch.randint(1, 5, ()))
+        grid = tuple(min(blocks, side) for side in batch.size)
+        level = self.mask_levels(batch, grid)
+        return self.moved(batch, torch.from_numpy(level).to(batch.lam.device) / (self.n_labels - 1))
+
+    def energy(self, batch: Batch, grid: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Compute the terms of the mask's energy, as `minimum_cut` takes them, for masks level / (n_labels - 1)."""
+        own = unit_mass(F.adaptive_avg_pool2d(batch.saliency, grid))[:, 0]
+        level = torch.arange(self.n_labels, device=own.device)
+        mask = level / (self.n_labels - 1)
+        ways = torch.tensor([math.comb(self.n_labels - 1, k) for k in range(self.n_labels)], device=own.device)
+        lam = batch.lam[:, None]
+        prior = -(ways * lam**level * (1 - lam) ** (self.n_labels - 1 - level) + 1e-8).log()
+        cost = mask * own[batch.partner, ..., None] + (1 - mask) * own[..., None]
+        cost = cost + self.eta / (grid[0] * grid[1]) * prior[:, None, None]
+
+        std = torch.as_tensor(self.std, device=own.device)
+        std = std if std.numel() == batch.images.shape[1] else std.mean()
+        images = batch.images.float().nan_to_num(0, 0, 0) * std.view(1, -1, 1, 1)
+        weights, beta = [], self.beta / math.sqrt(grid[0] * grid[1]) / 16
+        for dim, seam in enumerate(smoothness(images, batch.partner, grid, self.neigh_size), 1):
+            seam = beta * self.gamma * seam
+            rise, twist = (seam[1, 1] - seam[0, 0]) / 2, (seam[1, 0] - seam[0, 1]) / 2
+            cost.narrow(dim, 0, grid[dim - 1] - 1).add_((rise + twist)[..., None] * mask)
+            cost.narrow(dim, 1, grid[dim - 1] - 1).add_((rise - twist)[..., None] * mask)
+            weights.append((beta + (seam[1, 0] + seam[0, 1] - seam[1, 1] - seam[0, 0]) / 2).clamp_min(0))
+        return tuple(term.double().cpu().numpy() for term in (cost, *weights))
+
+    def mask_levels(self, batch: Batch, grid: tuple[int, int]) -> np.ndarray:
+        """Cut the masks of a batch: [B, rows, columns] int64, mask = level / (n_labels - 1)."""
+        terms = self.energy(batch, grid)
+        chunks = range(0, len(batch.lam), CHUNK)
+        return np.concatenate([minimum_cut(*(term[i : i + CHUNK] for term in terms)) for i in chunks])
+
+    def moved(self, batch: Batch, mask: torch.Tensor) -> MixPlan:
+        """Make the plan for a mask [B, rows, columns] in [0, 1]: move both images' blocks, then apply it."""
+        size, grid = batch.size, mask.shape[1:]
+        plan = MixPlan.of_pairs(batch.partner, *self._at_full_size(mask, size))
+        if self.t_eps == math.inf:
+            return plan
+        most = 16 // max(grid)
+        parts = [
+            max(1, min(most, side // count // (self.t_size or max(1, side // 8))))
+            for side, count in zip(size, grid, strict=True)
+        ]
+        tiles = tuple(count * part for count, part in zip(grid, parts, strict=True))
+        maps = unit_mass(F.adaptive_avg_pool2d(batch.saliency, tiles))[:, 0]
+        moves = []
+        for own, weight in ((maps, mask), (maps[batch.partner], 1 - mask)):
+            wanted = spread(weight > 0, tiles).expand(-1, *tiles)
+            order = transport(own.double().cpu().numpy(), wanted.cpu().numpy(), self.t_eps)
+            moves.append(block_moves(torch.from_numpy(order).to(mask.device), tiles, size))
+        return MixPlan(plan.source, plan.mask, plan.lam, torch.stack(moves, 1))
+
+    @staticmethod
+    def _at_full_size(mask: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        mask = spread(mask, size).expand(-1, *size)[:, None].float()
+        return mask, mask.mean((1, 2, 3))

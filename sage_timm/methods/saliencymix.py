@@ -1,0 +1,48 @@
+"""SaliencyMix (Uddin et al., ICLR 2021): a box around the partner's most salient point, pasted at the same place."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from ..plan import Batch, MixPlan
+from .cutmix import paste_around
+
+
+def peak(saliency: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Find the most salient pixel of each map; of equal ones, the nearest to the centre.
+
+    Args:
+        saliency: [B, 1, h, w], non-negative.
+        size: (H, W), the pixels that the map covers.
+
+    Returns:
+        [B, 2] int64, (y, x) of the pixel in the middle of the map's highest cell.
+    """
+    rows, columns = saliency.shape[-2:]
+    y = torch.arange(rows, device=saliency.device) + 0.5
+    x = torch.arange(columns, device=saliency.device) + 0.5
+    distance = (y / rows - 0.5)[:, None] ** 2 + (x / columns - 0.5) ** 2
+    highest = saliency >= saliency.amax((-2, -1), keepdim=True)
+    index = distance.where(highest, torch.inf).flatten(1).argmin(1)
+    cell = torch.stack([index // columns, index % columns], 1) + 0.5
+    scale = torch.tensor([size[0] / rows, size[1] / columns], device=saliency.device)
+    return (cell * scale).long()
+
+
+@dataclass(frozen=True)
+class SaliencyMix:
+    """Paste a box of the partner around its most salient pixel.
+
+    Reference: Uddin et al., "SaliencyMix", ICLR 2021, section 3.
+    Differs: the authors' code uses the box of one image for the whole batch; here each image has its own. Sides of an
+    odd number of pixels keep it (theirs lose one). Their saliency is OpenCV's StaticSaliencyFineGrained.
+    """
+
+    alpha: ClassVar[float] = 1.0
+    uses_saliency: ClassVar[bool] = True
+
+    def __call__(self, batch: Batch) -> MixPlan:
+        """Make the plan of a batch."""
+        centre = peak(batch.saliency, batch.size)[batch.partner]
+        return paste_around(centre, batch.partner, batch.lam, batch.size)

@@ -1,0 +1,211 @@
+"""`SageMix`: SAGE, or any other method, as a torchvision.transforms.v2 transform of batches."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import PIL.Image
+import torch
+from torch.utils._pytree import tree_flatten, tree_unflatten
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from .checks import ValueChecks, check_count, check_number, check_saliency
+from .methods import create_method
+from .mixup import MAX_ALPHA
+from .plan import Batch, MixPlan
+from .saliency import Source, create_saliency
+
+REFUSED = (PIL.Image.Image, *(getattr(tv_tensors, n, ()) for n in ("BoundingBoxes", "Mask", "KeyPoints", "Video")))
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and not isinstance(value, tv_tensors.TVTensor)
+
+
+def find_labels(inputs: Any) -> torch.Tensor:
+    """Find the labels of a sample as torchvision does.
+
+    They are the second item of a tuple or list where that is a plain tensor; else, in a dict that is the second item or
+    the sample itself, what stands under the key "labels", else under the first key with "label" in it, in any case.
+    """
+    found = inputs
+    if isinstance(inputs, (tuple, list)):
+        found = inputs[1] if len(inputs) > 1 else None
+        if _is_plain(found):
+            return found
+    if isinstance(found, Mapping):
+        keys = [key for key in found if "label" in str(key).lower()]
+        exact = [key for key in keys if str(key).lower() == "labels"]
+        if keys:
+            return found[(exact or keys)[0]]
+    raise ValueError(
+        f"the sample must be (images, labels) or hold a dict with a key like 'labels', got {_outline(inputs)}; "
+        "pass labels_getter=, a function from the sample to its labels"
+    )
+
+
+def _outline(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"{type(value).__name__} of shape {tuple(value.shape)}"
+    if isinstance(value, Mapping):
+        return f"a dict with the keys {', '.join(map(repr, value))}"
+    if isinstance(value, (tuple, list)):
+        return f"{type(value).__name__} of {', '.join(map(_outline, value))}"
+    return type(value).__name__
+
+
+class SageMix(v2.Transform):
+    """Mix a batch of images and its labels by SAGE or another method; stands wherever v2.MixUp and v2.CutMix stand.
+
+    It takes batches, not single images: after the DataLoader, or in a collate_fn. There it runs in the workers on the
+    CPU, for which a saliency that needs no model ('spectral') is meant; with a saliency model apply it after the
+    DataLoader, on the training device. Inputs may be tuples, lists, dicts or nestings of them; images (the first plain
+    tensor that is not the labels, or every tv_tensors.Image) and labels are replaced, all else is passed on. Image i is
+    mixed with image i - 1, as in torchvision; nothing is changed in place. All draws come from torch's generator.
+
+    Args:
+        alpha: parameter of Beta(alpha, alpha), > 0; one draw per batch.
+        num_classes: number of classes; needed for labels [B], may be None for [B, num_classes].
+        labels_getter: 'default' (see `find_labels`), or a function from the sample to its labels, the tensor itself.
+        saliency: as in `SageMixup`; not looked at by methods that use none. uint8 images are normalised for a saliency
+            model; floating-point ones must be normalised as it expects, or say how they are: `create_saliency(mean=)`.
+        method: 'sage', 'mixup', 'cutmix', 'saliencymix', 'puzzlemix' or 'comixup'.
+        **settings: the method's own, by its paper's names (see its class in `sage_timm.methods`).
+
+    Returns, when called on a sample:
+        The sample with mixed images, in their dtype (uint8 rounded) and tv_tensor type, and labels [B, num_classes]
+        float32 (or the dtype of floating-point labels) whose rows sum to 1 where the class weights do.
+
+    Raises:
+        TypeError, ValueError: an unfit argument or sample.
+        RuntimeError: a saliency model on CUDA in a DataLoader worker, or one whose weights can't be had.
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 1.0,
+        num_classes: int | None = None,
+        labels_getter: Callable[[Any], torch.Tensor] | str = "default",
+        saliency: str | Source = "gradient",
+        method: str = "sage",
+        **settings,
+    ) -> None:
+        super().__init__()
+        self.alpha = check_number("alpha", alpha, 0, MAX_ALPHA, open_low=True)
+        self.num_classes = None if num_classes is None else check_count("num_classes", num_classes, 1)
+        if labels_getter != "default" and not callable(labels_getter):
+            raise ValueError(f"`labels_getter` must be 'default' or a function, got {labels_getter!r}")
+        self.labels_getter = find_labels if labels_getter == "default" else labels_getter
+        self.method = create_method(method, **settings)
+        self.saliency = None
+        if self.method.uses_saliency:
+            self.saliency = create_saliency(saliency) if isinstance(saliency, str) else saliency
+            if not callable(self.saliency):
+                raise TypeError(f"`saliency` must be a source's name or a callable, got {type(saliency).__name__}")
+        self._value_checks = ValueChecks()
+
+    def extra_repr(self) -> str:
+        """Say what mixes."""
+        saliency = f", saliency={self.saliency!r}" if self.saliency else ""
+        return f"{self.method!r}, alpha={self.alpha}, num_classes={self.num_classes}{saliency}"
+
+    @torch.no_grad()
+    def forward(self, *inputs: Any) -> Any:
+        """Mix a sample."""
+        inputs = inputs if len(inputs) > 1 else inputs[0]
+        flat, spec = tree_flatten(inputs)
+        if refused := [item for item in flat if isinstance(item, REFUSED)]:
+            raise ValueError(f"SageMix mixes batches of images [B, C, H, W] alone, got {type(refused[0]).__name__}")
+        labels = self.labels_getter(inputs)
+        self._check_labels(labels)
+        if not any(item is labels for item in flat):
+            raise ValueError("`labels_getter` must return the sample's own tensor, got another one, such as a copy")
+        images = [item for item in flat if isinstance(item, tv_tensors.Image)]
+        images = images or [item for item in flat if _is_plain(item) and item is not labels][:1]
+        if not images:
+            raise ValueError(f"the sample must hold a batch of images [B, C, H, W], got {_outline(inputs)}")
+        for batch in images:
+            self._check_images(batch, labels, images[0])
+        params = self.make_params([images[0], labels])
+        changed = [labels, *images]
+        flat = [self.transform(v, params) if any(v is c for c in changed) else v for v in flat]
+        return tree_unflatten(flat, spec)
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw and search for a batch: {'plan': MixPlan or None, 'labels': the labels}, given [images, labels]."""
+        images, labels = flat_inputs
+        if len(images) == 1:
+            warnings.warn("a batch of 1 image has no partner to mix with and stays as it is", stacklevel=2)
+            return {"plan": None, "labels": labels}
+        pixels, method = images.as_subclass(torch.Tensor), self.method
+        raw = not pixels.is_floating_point()
+        if raw:
+            pixels = pixels.float() / 255
+            method = replace(method, std=1.0) if hasattr(method, "std") else method
+        saliency = self._saliency_of(pixels, labels, raw) if method.uses_saliency else None
+        lam = torch.distributions.Beta(*torch.full((2,), float(self.alpha))).sample().to(pixels.device)
+        partner = torch.arange(len(pixels), device=pixels.device).roll(1)
+        return {"plan": method(Batch(pixels, saliency, partner, lam.expand(len(pixels)), self.alpha)), "labels": labels}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Apply the plan to the labels or to images."""
+        plan: MixPlan | None = params["plan"]
+        if inpt is params["labels"]:
+            weights = self._class_weights(inpt)
+            mixed = weights if plan is None else plan.mix_target(weights.to(plan.lam.device)).to(weights.device)
+            return mixed.to(inpt.dtype) if inpt.is_floating_point() else mixed
+        if plan is None:
+            return inpt
+        pixels = inpt.as_subclass(torch.Tensor)
+        mixed = plan.mix_images(pixels if pixels.is_floating_point() else pixels.float())
+        mixed = mixed if pixels.is_floating_point() else mixed.round().to(torch.uint8)
+        return tv_tensors.wrap(mixed, like=inpt) if isinstance(inpt, tv_tensors.Image) else mixed
+
+    def _saliency_of(self, pixels: torch.Tensor, labels: torch.Tensor, raw: bool) -> torch.Tensor:
+        auxiliary = getattr(self.saliency, "auxiliary", None)
+        in_worker = auxiliary is not None and torch.utils.data.get_worker_info() is not None
+        if in_worker and any(parameter.is_cuda for parameter in auxiliary.model.parameters()):
+            raise RuntimeError(
+                "SageMix can't use a saliency model on CUDA in a DataLoader worker; apply it to the batches that "
+                "leave the DataLoader, on their device, or take saliency='spectral'"
+            )
+        if raw and hasattr(self.saliency, "normalized"):
+            pixels = self.saliency.normalized(pixels)
+        saliency = self.saliency(pixels, self._class_weights(labels).to(pixels.device))
+        check_saliency(saliency, pixels)
+        self._value_checks.saliency(saliency)
+        return saliency.float().nan_to_num(0, 0, 0).clamp_min(0)
+
+    def _class_weights(self, labels: torch.Tensor) -> torch.Tensor:
+        if labels.ndim == 1:
+            return (labels[:, None] == torch.arange(self.num_classes, device=labels.device)).float()
+        return labels.float()
+
+    def _check_labels(self, labels: Any) -> None:
+        rule = "labels must be integers [B] or class weights [B, num_classes]"
+        if not isinstance(labels, torch.Tensor) or labels.ndim not in (1, 2):
+            raise ValueError(f"{rule}, got {_outline(labels)}")
+        if labels.ndim == 1 and (labels.is_floating_point() or labels.is_complex()):
+            raise ValueError(f"{rule}, got {labels.dtype} [B]; convert them by labels.long()")
+        if labels.ndim == 2 and self.num_classes not in (None, labels.shape[1]):
+            raise ValueError(f"{rule}, got {tuple(labels.shape)} with num_classes {self.num_classes}; None fits any")
+        if labels.ndim == 1:
+            if self.num_classes is None:
+                raise ValueError(
+                    "`num_classes` must be given for labels [B], got None; or pass labels [B, num_classes]"
+                )
+            if len(labels):
+                self._value_checks.labels(labels, self.num_classes)
+
+    def _check_images(self, images: torch.Tensor, labels: torch.Tensor, first: torch.Tensor) -> None:
+        if images.ndim != 4 or 0 in images.shape:
+            raise ValueError(f"images must be a non-empty batch [B, C, H, W], got {_outline(images)}")
+        if len(images) != len(labels):
+            raise ValueError(f"images and labels must be as many, got {len(images)} images and {len(labels)} labels")
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise TypeError(f"images must be uint8 or floating point, got {images.dtype}")
+        if images.shape[-2:] != first.shape[-2:]:
+            raise ValueError(f"images mixed together must have one size, got {_outline(first)} and {_outline(images)}")
