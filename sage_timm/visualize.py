@@ -182,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             torch.manual_seed(args.seed)
             method = create_method(name, **({"lam_max": 1.0} if name == "sage" else {}))
             plans[name] = method(Batch(images, saliency, partner, lam, method.alpha))
-        draw_plans(images, saliency, plans, names).savefig(args.output, dpi=110)
+        draw_plans(images, saliency, plans, names).savefig(args.output, dpi=110, bbox_inches="tight")
     except (OSError, RuntimeError, TypeError, ValueError, ImportError) as error:
         sys.exit(f"error: {error}")
     print(f"{args.output}: {len(images)} images, saliency: {source!r}")

@@ -51,6 +51,14 @@ def search_in_a_loop(own, other, fraction=0.01):
     return torch.stack([dy[best], dx[best]], 1)
 
 
+def machine(device):
+    """Name the device, its threads and the versions of torch and timm."""
+    name = (
+        torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.processor() or platform.machine()} CPU"
+    )
+    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, timm {timm.__version__}"
+
+
 def synchronise(device):
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -190,9 +198,7 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     device = torch.device(args.device)
     cuda = device.type == "cuda"
-    name = torch.cuda.get_device_name() if cuda else f"{platform.processor() or platform.machine()} CPU"
-    machine = f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, timm {timm.__version__}"
-    print(f"{machine}, {date.today()}")
+    print(f"{machine(device)}, {date.today()}")
     grids = (
         [(8, 2, True), (12, 2, False)]
         if args.tiny
@@ -204,7 +210,7 @@ def main(argv=None):
     results += [call(batch, size, device, args.repeats), step(model, batch, size, device, args.repeats)]
     if args.json:
         Path(args.json).write_text(
-            json.dumps({"machine": machine, "date": str(date.today()), "results": results}, indent=1)
+            json.dumps({"machine": machine(device), "date": str(date.today()), "results": results}, indent=1)
         )
 
 

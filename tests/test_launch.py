@@ -646,7 +646,7 @@ def test_the_first_rank_of_a_node_gets_the_weights_first(rank, monkeypatch):
 def test_every_mixer_mixes_on_both_loader_paths(mixer, path, train, losses, monkeypatch):
     monkeypatch.setattr("sage_timm.saliency.load_auxiliary", lambda *_: pytest.fail("no weights are needed"))
     saliency = ["--saliency", "spectral"] if METHODS[mixer].uses_saliency else []
-    rough = ["--mixer-kwargs", "beta=0"] if mixer in ("puzzlemix", "comixup") else []
+    rough = ["--mixer-kwargs", "beta=0", "eta=0"] if mixer in ("puzzlemix", "comixup") else []
     err = train("--mixup", "1.0", "--mixer", mixer, *rough, *saliency, "-j", "0", *path)
     assert len(losses) == 3 and all(torch.allclose(t.sum(1), torch.ones(8)) for t in losses)
     assert sum(mixed_rows(target) for target in losses) > 4
@@ -761,6 +761,6 @@ def test_a_full_or_read_only_folder_stops_the_pictures_alone(train, tmp_path, lo
 
 
 def test_off_epoch_holds_for_every_mixer(train, losses):
-    mixer = ("--mixup", "1.0", "--mixer", "puzzlemix", "--mixer-kwargs", "beta=0", "--saliency", "spectral")
+    mixer = ("--mixup", "1.0", "--mixer", "puzzlemix", "--mixer-kwargs", "beta=0", "eta=0", "--saliency", "spectral")
     train(*mixer, "--epochs", "3", "--mixup-off-epoch", "2")
     assert mixed_rows(torch.cat(losses[:6])) > 6 and mixed_rows(torch.cat(losses[6:])) == 0
