@@ -13,15 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-SEARCH, SAGE, MIXUP, SALIENCY, AUXILIARY, LAUNCH = (
-    f"tests/test_{name}.py" for name in ("rearrange", "sage", "mixup", "saliency", "auxiliary", "launch")
-)
+NAMES = ("rearrange", "sage", "mixup", "saliency", "auxiliary", "launch", "methods", "transforms", "scripts")
+SEARCH, SAGE, MIXUP, SALIENCY, AUXILIARY, LAUNCH, METHODS, TRANSFORMS, SCRIPTS = TESTS = [
+    f"tests/test_{name}.py" for name in NAMES
+]
 
 MUTANTS = [
     # what is broken, file, text, replacement, tests
-    ("dy and dx swapped in translate", "rearrange.py", "- translation[..., 0, None]", "- translation[..., 1, None]", SEARCH),
-    ("partner moves the other way", "rearrange.py", "device=translation.device) - translation[..., 1", "device=translation.device) + translation[..., 1", SEARCH),
-    ("outside the frame not 0", "rearrange.py", "torch.where(inside[:, None], pixels, 0)", "pixels", SEARCH),
+    ("dy and dx swapped in translate", "rearrange.py", "[:, None] - dy", "[:, None] - dx", SEARCH),
+    ("partner moves the other way", "rearrange.py", "device=images.device) - dx", "device=images.device) + dx", SEARCH),
+    ("outside the frame not 0", "rearrange.py", "torch.where(inside[:, None], pixels.view(images.shape), 0)", "pixels.view(images.shape)", SEARCH),
     ("correlation instead turned round", "rearrange.py", "other.flip(-2, -1)", "other", SEARCH),
     ("one exponential dropped", "rearrange.py", "zip(RATES, WEIGHTS, strict=True)", "zip(RATES[:-3], WEIGHTS[:-3], strict=True)", SEARCH),
     ("no zero padding: circular overlap", "rearrange.py", "size = (_fast_length(2 * height - 1), _fast_length(2 * width - 1))", "size = (_fast_length(height + 1), _fast_length(width + 1))", SEARCH),
@@ -33,19 +34,19 @@ MUTANTS = [
     ("every pick certified", "rearrange.py", "certified = (highest >= bound - TIE * total).all(1)", "certified = (highest >= 0 * bound).all(1)", SEARCH),
     ("mask for 1 - mask", "methods/sage.py", "own / both.masked_fill(both == 0, 1)", "moved / both.masked_fill(both == 0, 1)", SAGE),
     ("both maps 0: always own image", "methods/sage.py", "torch.where(present > 0, ratio.view(-1, 1, 1, 1), 1)", "torch.ones_like(own)", SAGE),
-    ("zero map is not uniform", "methods/sage.py", "torch.where(peak > 0, saliency / peak, 1)", "saliency / peak", SAGE),
+    ("zero map is not uniform", "rearrange.py", "torch.where(peak > 0, saliency / peak, 1)", "saliency / peak", SAGE),
     ("ratio and 1 - ratio swapped", "methods/sage.py", "share * maps, (1 - share) * maps[partner], candidates", "(1 - share) * maps, share * maps[partner], candidates", SAGE),
     ("cells not scaled to pixels", "methods/sage.py", "[dy * (height / rows), dx * (width / columns)]", "[dy * 1.0, dx * 1.0]", SAGE),
     ("zero translation not always tried", "methods/sage.py", "candidates[:, rows - 1, columns - 1] = True", "candidates[:, 0, 0] = True", SAGE),
     ("one draw of candidates for the batch", "methods/sage.py", "shape = (len(saliency), 2", "shape = (1, 2", SAGE),
-    ("lam is the mean of 1 - mask", "methods/sage.py", "mask.mean((1, 2, 3)))", "1 - mask.mean((1, 2, 3)))", SAGE),
-    ("wrong partner for the target", "plan.py", "target[self.partner] * (1 - lam)", "target.roll(1, 0) * (1 - lam)", SAGE),
-    ("lam weighs the partner's label", "plan.py", "target * lam + target[self.partner] * (1 - lam)", "target * (1 - lam) + target[self.partner] * lam", SAGE),
-    ("image of the wrong partner", "plan.py", "translate(images[self.partner]", "translate(images.roll(1, 0)", SAGE),
+    ("lam is the mean of 1 - mask", "methods/sage.py", "mask.mean((1, 2, 3)), moves", "1 - mask.mean((1, 2, 3)), moves", SAGE),
+    ("wrong partner for the target", "plan.py", "target.float()[self.source]", "target.float()[self.source.roll(1, 0)]", SAGE),
+    ("lam weighs the partner's label", "plan.py", "self.lam[..., None] * target", "self.lam.flip(1)[..., None] * target", SAGE),
+    ("image of the wrong partner", "plan.py", "images = images[self.source[:, k]]", "images = images[self.source[:, 0]]", SAGE),
     ("layout lost", "plan.py", "torch.channels_last if channels_last else torch.contiguous_format", "torch.contiguous_format", SAGE),
     ("CutMix box one pixel off", "methods/cutmix.py", "(y < bottom)", "(y <= bottom)", MIXUP),
-    ("lam_max does nothing", "mixup.py", "lam * np.float32(self.lam_max)", "lam", MIXUP),
-    ("search_fraction does nothing", "mixup.py", "search_fraction=self.search_fraction)", "search_fraction=1.0)", MIXUP),
+    ("lam_max does nothing", "methods/sage.py", "self.lam_max * batch.lam", "batch.lam", MIXUP),
+    ("search_fraction does nothing", "methods/sage.py", "search_fraction=self.search_fraction)", "search_fraction=1.0)", MIXUP),
     ("smoothing as for multi-label", "mixup.py", "self.label_smoothing * 0.5 if self.multi_label else", "self.label_smoothing * 0.5 if True else", MIXUP),
     ("middle image of odd batches mixed with itself", "mixup.py", "if batch % 2:", "if False:", MIXUP),
     ("pair mode draws per element", "mixup.py", 'batch // 2, "elem": batch}', 'batch, "elem": batch}', MIXUP),
@@ -67,23 +68,71 @@ MUTANTS = [
     ("averaged weights ignored", "auxiliary.py", '("state_dict_ema", "model_ema", "state_dict", "model")', '("state_dict", "model")', AUXILIARY),
     ("pickled code is run", "auxiliary.py", "weights_only=True", "weights_only=False", AUXILIARY),
     ("hub asked without a probe", "auxiliary.py", "get_session().head(constants.ENDPOINT, timeout=5)", "pass", AUXILIARY),
-    ("a Beta draw of 1 counts as unmixed", "mixup.py", "use_sage = mixed & ~use_cutmix", "use_sage = mixed & ~use_cutmix & (lam < 1)", MIXUP),
+    ("a Beta draw of 1 counts as unmixed", "mixup.py", "lam, by_method = on_device(lam), mixed & ~use_cutmix", "lam, by_method = on_device(lam), mixed & ~use_cutmix & (lam < 1)", MIXUP),
     ("sys.exit() escapes the check at the end", "launch.py", "if end.code in (None, 0) and", "if False and", LAUNCH),
-    ("spawned processes not refused", "takeover.py", "self._replace((torch.multiprocessing.start_processes, _refuse_to_spawn))", "pass", LAUNCH),
-    ("mistyped YAML keys ignored", "launch.py", 'if name.startswith(("sage", "salien")):', "if False:", LAUNCH),
+    ("spawned processes not refused", "takeover.py", "self._replace((torch.multiprocessing.start_processes, self._refuse_to_spawn))", "pass", LAUNCH),
+    ("mistyped YAML keys ignored", "launch.py", 'if name.startswith(("sage", "salien", "mixer", "save_mixed")):', "if False:", LAUNCH),
     ("size of fixed-size models ignored", "auxiliary.py", "size = built_for or config", "size = config", SALIENCY),
     ("random state consumed", "auxiliary.py", "with torch.random.fork_rng(devices=[]):", "if True:", AUXILIARY),
     ("prefetcher path not mixed", "takeover.py", "return MixLoader(original(*call.args, **call.kwargs), mixing.mixup)", "return original(*call.args, **call.kwargs)", LAUNCH),
     ("off-epoch switch lost", "loader.py", "self.mixup.mixup_enabled = enabled", "pass", LAUNCH),
-    ("gate left closed", "takeover.py", 'args["mixup"] = 1.0', "pass", LAUNCH),
+    ("gate left closed", "takeover.py", 'args["mixup"] = self.method.alpha', "pass", LAUNCH),
     ("command line loses to YAML", "launch.py", "vars(parsed).update(given)", "pass", LAUNCH),
     ("names patched in timm.data only", "takeover.py", '_PUBLIC = ("timm", "timm.data", "timm.data.mixup",', '_PUBLIC = ("timm", "timm.data",', LAUNCH),
     ("statistics of the run not passed on", "takeover.py", "self.source.normalized_with(self.mean, self.std)", "pass", LAUNCH),
-    ("unmixed training not noticed", "takeover.py", "hook = register_optimizer_step_post_hook(lambda *_: self._stepped())", "hook = register_optimizer_step_post_hook(lambda *_: None)", LAUNCH),
+    ("unmixed training not noticed", "takeover.py", "register_optimizer_step_post_hook(lambda *_: self.watch.step())", "register_optimizer_step_post_hook(lambda *_: None)", LAUNCH),
     ("script's exit not checked", "takeover.py", "if self.settings is not None and not self.built:", "if False:", LAUNCH),
     ("every rank speaks", "flags.py", 'if os.environ.get("RANK", "0") == "0":', "if True:", LAUNCH),
     ("script is no real __main__", "launch.py", 'sys.modules["__main__"] = module', "pass", LAUNCH),
     ("own frames in tracebacks", "launch.py", "sys.excepthook = from_script", "pass", LAUNCH),
+    ("tiles of a plan not moved on their own", "rearrange.py", "tiles = tiles.index_select(dim,", "tiles = tiles.narrow(dim, 0, 1).index_select(dim, 0 *", METHODS),
+    ("a plan's second condition ignored", "plan.py", "return torch.where(condition.view(-1, *[1] * (a.ndim - 1)), a, b)", "return a", METHODS),
+    ("translations lost where plans meet", "plan.py", "translation = torch.where(condition.view(-1, 1, 1, 1, 1), *moves)", "pass", METHODS),
+    ("retained saliency of maps that do not move", "plan.py", "self._moved(maps, k)", "maps[self.source[:, k]]", METHODS),
+    ("SaliencyMix: box around the own peak", "methods/saliencymix.py", "batch.size)[batch.partner]", "batch.size)", METHODS),
+    ("SaliencyMix: y and x of the peak swapped", "methods/saliencymix.py", "y, x = index // columns + 0.5, index % columns + 0.5", "x, y = index // columns + 0.5, index % columns + 0.5", METHODS),
+    ("pasted box not clipped for the label weight", "methods/cutmix.py", "kept = kept * (last - first) / length", "kept = kept * side / length", METHODS),
+    ("Puzzle Mix: own and partner's saliency swapped", "methods/puzzlemix.py", "cost = mask * own[batch.partner, ..., None] + (1 - mask)", "cost = (1 - mask) * own[batch.partner, ..., None] + mask", METHODS),
+    ("Puzzle Mix: labels out of order", "methods/puzzlemix.py", "never, 0 * never)", "0 * never, never)", METHODS),
+    ("Puzzle Mix: correction of the convex cost left out", "methods/puzzlemix.py", "cost + weights[..., None] * label * (label - top)", "cost", METHODS),
+    ("Puzzle Mix: prior ignored", "methods/puzzlemix.py", "cost = cost + self.eta", "cost = cost + 0 * self.eta", METHODS),
+    ("Puzzle Mix: rows of a seam exchanged", "methods/puzzlemix.py", "(seam[1, 0] - seam[0, 1]) / 2", "(seam[0, 1] - seam[1, 0]) / 2", METHODS),
+    ("Puzzle Mix: the seam's second image wrong", "methods/puzzlemix.py", "pairs = [[last[b], first[a]]", "pairs = [[last[a], first[b]]", METHODS),
+    ("Puzzle Mix: transport inverted", "methods/puzzlemix.py", "distance - wanted[i][:, None] * saliency[i])[1]", "distance - wanted[i][:, None] * saliency[i])[0]", METHODS),
+    ("Puzzle Mix: transport skips too much", "methods/puzzlemix.py", "gain > 2 * shortest", "gain > 9 * shortest", METHODS),
+    ("Puzzle Mix: blocks move the other way", "methods/puzzlemix.py", "edge[place] - torch.minimum(edge[index], side - width)", "torch.minimum(edge[index], side - width) - edge[place]", METHODS),
+    ("Puzzle Mix: moved blocks leave the frame", "methods/puzzlemix.py", "torch.minimum(edge[index], side - width)", "edge[index]", METHODS),
+    ("Puzzle Mix: partner's blocks moved by the own map", "methods/puzzlemix.py", "(maps[batch.partner], 1 - mask)", "(maps, 1 - mask)", METHODS),
+    ("Puzzle Mix: std ignored", "methods/puzzlemix.py", "* std.view(1, -1, 1, 1)", "* 1.0", METHODS),
+    ("Puzzle Mix: NaN images reach the cut", "methods/puzzlemix.py", "batch.images.float().nan_to_num(0, 0, 0)", "batch.images.float()", METHODS),
+    ("Co-Mixup: diversity ignored", "methods/comixup.py", "np.where(taken > self.limit, taken, 0)", "np.zeros_like(taken)", METHODS),
+    ("Co-Mixup: an output crowds itself", "methods/comixup.py", "others = blocks.sum(1) - blocks[:, j]", "others = blocks.sum(1)", METHODS),
+    ("Co-Mixup: last round instead of the best", "methods/comixup.py", "best = np.where(better[:, None, None, None, None], shares, best)", "best = shares", METHODS),
+    ("Co-Mixup: no halves", "methods/comixup.py", "if soft and inputs > 1:", "if False:", METHODS),
+    ("Co-Mixup: neighbours on one side only", "methods/comixup.py", "for neighbour in (lines - 1, lines + 1):", "for neighbour in (lines - 1,):", METHODS),
+    ("Co-Mixup: back-pointers lost", "methods/comixup.py", "reversed(came_from)", "came_from", METHODS),
+    ("Co-Mixup: parts of the batch mixed up", "methods/comixup.py", "source = inputs.gather(1, order)", "source = order", METHODS),
+    ("Co-Mixup: alpha does nothing", "methods/comixup.py", "float(batch.alpha)", "2.0", METHODS),
+    ("Co-Mixup: compatibility ignored", "methods/comixup.py", "+ self.omega * far", "+ self.omega * np.eye(member.shape[1])", METHODS),
+    ("CutMix alone takes the wrong alpha", "mixup.py", "mixup_alpha, cutmix_alpha = 0, cutmix_alpha or mixup_alpha", "mixup_alpha, cutmix_alpha = 0, mixup_alpha or cutmix_alpha", METHODS),
+    ("authors' alpha not the default", "mixup.py", '{"mixup_alpha": made.alpha} | ', "", METHODS),
+    ("saliency made though unused", "mixup.py", "if method.uses_saliency:", "if True:", METHODS),
+    ("SageMix: timm's partner", "transforms.py", ".roll(1)", ".flip(0)", TRANSFORMS),
+    ("SageMix: uint8 cut off, not rounded", "transforms.py", "mixed.round().to(torch.uint8)", "mixed.to(torch.uint8)", TRANSFORMS),
+    ("SageMix: uint8 not normalised for the model", "transforms.py", "pixels = self.saliency.normalized(pixels)", "pass", TRANSFORMS),
+    ("SageMix: tv_tensor type lost", "transforms.py", "tv_tensors.wrap(mixed, like=inpt) if isinstance(inpt, tv_tensors.Image) else mixed", "mixed", TRANSFORMS),
+    ("SageMix: second view left alone", "transforms.py", "changed = [labels, *images]", "changed = [labels, images[0]]", TRANSFORMS),
+    ("SageMix: copies of labels accepted", "transforms.py", "if not any(item is labels for item in flat):", "if False:", TRANSFORMS),
+    ("SageMix: CUDA model in a worker not refused", "transforms.py", "if in_worker and any(", "if False and any(", TRANSFORMS),
+    ("SageMix: alpha does nothing", "transforms.py", "torch.full((2,), float(self.alpha))", "torch.full((2,), 1.0)", TRANSFORMS),
+    ("SageMix: exact key 'labels' not preferred", "transforms.py", "(exact or keys)[0]", "keys[0]", TRANSFORMS),
+    ("--mixer-kwargs ignored", "takeover.py", "create_method(mixer, **ours, **kwargs)", "create_method(mixer, **ours)", LAUNCH),
+    ("the run's std does not reach Puzzle Mix", "takeover.py", "mixup.method = self.method", "pass", LAUNCH),
+    ("--sage and another --mixer together", "takeover.py", 'if self.settings.get("sage") and mixer != "sage":', "if False:", LAUNCH),
+    ("--save-mixed draws normalised images", "watch.py", "images = images * std + mean", "pass", LAUNCH),
+    ("--save-mixed writes one too many", "watch.py", "self.mixed <= self.save_mixed", "self.mixed <= self.save_mixed + 1", LAUNCH),
+    ("pictures: --seed and --mixer ignored", "visualize.py", "for name in args.mixer:", 'for name in ["sage"]:', SCRIPTS),
+    ("pictures: weights of equal labels not added up", "visualize.py", "total.get(names[source], 0) + share", "share", SCRIPTS),
 ]  # fmt: skip
 
 
@@ -93,7 +142,7 @@ def outcome(mutant):
         for name in ("sage_timm", "tests", "scripts", "pyproject.toml", "README.md"):
             source = ROOT / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, Path(folder, name))
-        tests = [SEARCH, SAGE, MIXUP, SALIENCY, AUXILIARY, LAUNCH]
+        tests = TESTS
         if mutant is not None:
             _, name, text, replacement, tests = mutant
             path, tests = Path(folder, "sage_timm", name), [tests]

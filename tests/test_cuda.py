@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from sage_timm import SageMixup, create_saliency
+from sage_timm import SageMix, SageMixup, create_mixup, create_saliency
+from sage_timm.methods import METHODS, create_method
+from sage_timm.plan import Batch
 from sage_timm.rearrange import TIE, rearrange, retained_saliency, unit_mass
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -71,3 +73,40 @@ def test_dtypes_and_layout(dtype, tiny_model):
         mixed, weights = make_mixup("gradient", tiny_model)(images, torch.arange(6, device="cuda") % 5)
     assert mixed.dtype == dtype and mixed.is_contiguous(memory_format=torch.channels_last) and mixed.isfinite().all()
     assert (weights.sum(1) - 1).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_on_the_device(name):
+    images, target = torch.randn(6, 3, 40, 56, device="cuda"), torch.arange(6, device="cuda")
+    for mix in (
+        create_mixup(name, num_classes=6, mode="elem", prob=0.7, cutmix_alpha=1.0, saliency="spectral"),
+        SageMix(num_classes=6, saliency="spectral", method=name),
+    ):
+        for _ in range(4):
+            mixed, weights = mix(images, target)
+            assert mixed.is_cuda and weights.is_cuda and mixed.isfinite().all()
+            assert (weights.sum(1) - 1).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("name", ["sage", "mixup", "saliencymix", "puzzlemix", "comixup"])
+def test_methods_plan_on_the_device_as_on_the_cpu(name):
+    images, saliency = torch.rand(6, 3, 32, 32), torch.rand(6, 1, 8, 8) ** 3
+    lam, mixed = torch.rand(6), []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        fields = (tensor.to(device) for tensor in (images, saliency, torch.arange(6).flip(0), lam))
+        mixed.append(create_method(name)(Batch(*fields, 1.0)).mix_images(images.to(device)).cpu())
+    assert (mixed[0] - mixed[1]).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix", "saliencymix"])
+def test_methods_without_a_solver_make_nobody_wait(name):
+    mixup = create_mixup(name, num_classes=5, saliency="spectral")
+    images, target = torch.randn(8, 3, 64, 64, device="cuda"), torch.arange(8, device="cuda") % 5
+    mixup(images, target)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        mixup(images, target)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -91,7 +91,7 @@ def test_public_names_are_documented(path):
         assert ast.get_docstring(node) or setter or inherited, getattr(node, "name", path.name)
 
 
-@pytest.mark.parametrize("name", ["SageMixup", "MethodMixup", "create_mixup", "create_saliency", "Saliency"])
+@pytest.mark.parametrize("name", ["SageMixup", "SageMix", "MethodMixup", "create_mixup", "create_saliency", "Saliency"])
 def test_every_argument_is_documented(name):
     subject = getattr(sage_timm, name)
     text = inspect.getdoc(subject)

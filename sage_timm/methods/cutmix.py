@@ -36,12 +36,14 @@ def paste_around(centre: torch.Tensor, partner: torch.Tensor, lam: torch.Tensor,
     Returns:
         The plan; its label weights are those of the clipped box.
     """
-    frame = torch.tensor(size, device=lam.device)
-    sides = ((1 - lam).sqrt()[:, None] * frame).long()
-    start = centre - sides // 2
-    first, last = start.clamp_min(0), torch.minimum(start + sides, frame)
-    area = (last - first).prod(1)
-    return paste(torch.stack([first, last], 2).flatten(1), partner, 1 - area / (size[0] * size[1]), size)
+    edges, kept = [], 1
+    for middle, length in zip(centre.unbind(1), size, strict=True):
+        side = ((1 - lam).sqrt() * length).long()
+        start = middle - side // 2
+        first, last = start.clamp_min(0), (start + side).clamp_max(length)
+        edges += [first, last]
+        kept = kept * (last - first) / length
+    return paste(torch.stack(edges, 1), partner, 1 - kept, size)
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,6 @@ class CutMix:
 
     def __call__(self, batch: Batch) -> MixPlan:
         """Make the plan of a batch."""
-        drawn = torch.rand(len(batch.lam), 2, device=batch.lam.device)
-        centre = (drawn * torch.tensor(batch.size, device=drawn.device)).long()
+        y, x = torch.rand(2, len(batch.lam), device=batch.lam.device)
+        centre = torch.stack([y * batch.size[0], x * batch.size[1]], 1).long()
         return paste_around(centre, batch.partner, batch.lam, batch.size)

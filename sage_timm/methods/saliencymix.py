@@ -25,9 +25,8 @@ def peak(saliency: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     distance = (y / rows - 0.5)[:, None] ** 2 + (x / columns - 0.5) ** 2
     highest = saliency >= saliency.amax((-2, -1), keepdim=True)
     index = distance.where(highest, torch.inf).flatten(1).argmin(1)
-    cell = torch.stack([index // columns, index % columns], 1) + 0.5
-    scale = torch.tensor([size[0] / rows, size[1] / columns], device=saliency.device)
-    return (cell * scale).long()
+    y, x = index // columns + 0.5, index % columns + 0.5
+    return torch.stack([y * (size[0] / rows), x * (size[1] / columns)], 1).long()
 
 
 @dataclass(frozen=True)
