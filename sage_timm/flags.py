@@ -60,9 +60,14 @@ def in_flags(message: str) -> str:
     return message
 
 
+def is_first_rank() -> bool:
+    """Tell whether this process speaks for a distributed run."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(message: str) -> None:
     """Print a line of ours, from the first rank alone."""
-    if os.environ.get("RANK", "0") == "0":
+    if is_first_rank():
         print(f"sage_timm: {message}", file=sys.stderr, flush=True)
 
 

@@ -86,7 +86,9 @@ class MixPlan:
         """
         check_images(images)
         channels_last = not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last)
-        mixed = sum(self.mask[:, k : k + 1] * self._moved(images, k) for k in range(self.source.shape[1]))
+        mixed = self.mask[:, :1] * self._moved(images, 0)
+        for k in range(1, self.source.shape[1]):
+            mixed += self.mask[:, k : k + 1] * self._moved(images, k)
         return mixed.to(images.dtype).contiguous(
             memory_format=torch.channels_last if channels_last else torch.contiguous_format
         )

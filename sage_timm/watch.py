@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from .flags import say
+from .flags import is_first_rank, say
 from .mixup import MethodMixup
 from .plan import MixPlan
 from .visualize import draw_mixed
@@ -49,7 +49,7 @@ class Watch:
                 f"sage_timm: none of {self.chances} batches was mixed though {self.asked} was given; the last had "
                 f"{len(images)} image(s), and an image needs a partner: set a batch size of at least 2"
             )
-        if plan is not None and self.mixed <= self.save_mixed:
+        if plan is not None and self.mixed <= self.save_mixed and is_first_rank():
             self._save(images, target, plan)
 
     def step(self) -> None:

@@ -82,7 +82,7 @@ MUTANTS = [
     ("statistics of the run not passed on", "takeover.py", "self.source.normalized_with(self.mean, self.std)", "pass", LAUNCH),
     ("unmixed training not noticed", "takeover.py", "register_optimizer_step_post_hook(lambda *_: self.watch.step())", "register_optimizer_step_post_hook(lambda *_: None)", LAUNCH),
     ("script's exit not checked", "takeover.py", "if self.settings is not None and not self.built:", "if False:", LAUNCH),
-    ("every rank speaks", "flags.py", 'if os.environ.get("RANK", "0") == "0":', "if True:", LAUNCH),
+    ("every rank speaks", "flags.py", 'return os.environ.get("RANK", "0") == "0"', "return True", LAUNCH),
     ("script is no real __main__", "launch.py", 'sys.modules["__main__"] = module', "pass", LAUNCH),
     ("own frames in tracebacks", "launch.py", "sys.excepthook = from_script", "pass", LAUNCH),
     ("tiles of a plan not moved on their own", "rearrange.py", "tiles = tiles.index_select(dim,", "tiles = tiles.narrow(dim, 0, 1).index_select(dim, 0 *", METHODS),
