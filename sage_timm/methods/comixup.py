@@ -181,7 +181,7 @@ class CoMixup:
         check_count("part", self.part, 2)
         check_count("niter", self.niter, 1)
         for name in ("beta", "gamma", "thres", "eta"):
-            check_number(name, getattr(self, name), 0, math.inf)
+            check_number(name, getattr(self, name), 0, 1e9)
         check_number("omega", self.omega, 0, 1)
 
     def __call__(self, batch: Batch) -> MixPlan:

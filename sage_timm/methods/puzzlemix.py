@@ -179,8 +179,9 @@ class PuzzleMix:
         check_library("scipy", "PuzzleMix", "SciPy", "methods")
         check_count("n_labels", self.n_labels, 2)
         check_number("gamma", self.gamma, 0, 1)
-        for name in ("beta", "eta", "t_eps"):
-            check_number(name, getattr(self, name), 0, math.inf)
+        check_number("beta", self.beta, 0, 1e9)
+        check_number("eta", self.eta, 0, 1e9)
+        check_number("t_eps", self.t_eps, 0, math.inf)
         check_count("neigh_size", self.neigh_size, 1)
         for name in ("t_size", "block_num"):
             if getattr(self, name) is not None:
