@@ -139,7 +139,7 @@ MUTANTS = [
 def outcome(mutant):
     """Return pytest's exit code and last line for a mutant, or for the unchanged code (None, with all tests)."""
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("sage_timm", "tests", "scripts", "pyproject.toml", "README.md"):
+        for name in ("sage_timm", "tests", "scripts", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE"):
             source = ROOT / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, Path(folder, name))
         tests = TESTS
@@ -152,7 +152,17 @@ def outcome(mutant):
             path.write_text(content.replace(text, replacement))
         try:
             run = subprocess.run(
-                [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests],
+                [
+                    sys.executable,
+                    "-m",
+                    "pytest",
+                    "-x",
+                    "-q",
+                    "-p",
+                    "no:cacheprovider",
+                    *tests,
+                    *([] if mutant else ["-n", "2"]),
+                ],
                 cwd=folder,
                 env={**os.environ, "PYTHONPATH": folder},
                 capture_output=True,
