@@ -99,7 +99,7 @@ class ValueChecks:
 
     def labels(self, target: torch.Tensor, num_classes: int) -> None:
         """Raise ValueError where an integer label [B] lies outside [0, num_classes)."""
-        extremes = torch.stack(target.aminmax())
+        extremes = torch.stack(target.long().aminmax())
 
         def act(found: torch.Tensor) -> None:
             low, high = found.tolist()

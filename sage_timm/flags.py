@@ -24,6 +24,7 @@ FLAGS = {
     "lam_max": "--sage-lam-max",
     "search_fraction": "--sage-search-fraction",
     "save_mixed": "--save-mixed",
+    "method": "--mixer",
 }
 
 

@@ -84,6 +84,8 @@ def _flags_on_parsers(takeover: Takeover, given: dict, flags: argparse.ArgumentP
             vars(parsed).update(given)
             if parsed.sage or parsed.mixer:
                 takeover.activate(vars(parsed))
+            else:
+                takeover.note_unused()
         return parsed, rest
 
     argparse.ArgumentParser.__init__, argparse.ArgumentParser.parse_known_args = noted_init, completed_parse

@@ -1,5 +1,6 @@
 """`SageMixup` and `create_mixup`: SAGE, or any other method, behind the surface of timm's Mixup."""
 
+import inspect
 import warnings
 from collections.abc import Sequence
 
@@ -150,6 +151,13 @@ class MethodMixup(Mixup):
         count = {"batch": 1, "pair": batch // 2, "elem": batch}[self.mode]
         mixed, lam, use_cutmix = self._draw_ratios(count)
         use_cutmix = mixed & use_cutmix
+        if self.cutmix_minmax is not None and use_cutmix.any():
+            low, high = self.cutmix_minmax
+            if any(int(low * side) >= int(high * side) for side in shape[-2:]):
+                raise ValueError(
+                    f"`cutmix_minmax` must span at least a pixel, got {self.cutmix_minmax} for images of "
+                    f"{shape[-2]} x {shape[-1]}; widen it"
+                )
         box = np.zeros((count, 4), np.int64)
         for i in np.flatnonzero(use_cutmix & (lam != 1)):
             box[i], lam[i] = cutmix_bbox_and_lam(shape, lam[i], self.cutmix_minmax, self.correct_lam)
@@ -187,7 +195,7 @@ class MethodMixup(Mixup):
         """Return the targets as class weights [B, num_classes] float32 on the device of `x`."""
         target = target.to(x.device)
         if target.ndim == 1:
-            target = target[:, None] == torch.arange(self.num_classes, device=x.device)
+            target = target.long()[:, None] == torch.arange(self.num_classes, device=x.device)
         return target.float()
 
     def _smoothed(self, weights: torch.Tensor) -> torch.Tensor:
@@ -261,7 +269,7 @@ class SageMixup(MethodMixup):
         )
 
 
-def create_mixup(method: str = "sage", **settings) -> MethodMixup:
+def create_mixup(method: str = "sage", /, **settings) -> MethodMixup:
     """Create the mixing function of a method, to be called as timm's Mixup is.
 
     Args:
@@ -274,7 +282,7 @@ def create_mixup(method: str = "sage", **settings) -> MethodMixup:
         ImportError: a library of the extra `methods` is missing.
         RuntimeError: the saliency model's weights can't be had.
     """
-    common = MethodMixup.__init__.__annotations__
+    common = set(inspect.signature(MethodMixup).parameters) - {"method"}
     own = {name: value for name, value in settings.items() if name not in common}
     made = create_method(method, **own)
     settings = {"mixup_alpha": made.alpha} | {name: value for name, value in settings.items() if name in common}

@@ -113,7 +113,10 @@ class MixPlan:
         return torch.stack(kept, 1)
 
     def where(self, condition: torch.Tensor, other: "MixPlan") -> "MixPlan":
-        """Return this plan for the outputs where `condition` [B] holds and `other` for the rest."""
+        """Return this plan for the outputs where `condition` [B] holds and `other` for the rest.
+
+        Where both move tiles of more than one, h and w must agree.
+        """
         plans, sources = (self, other), max(self.source.shape[1], other.source.shape[1])
 
         def chosen(name: str) -> torch.Tensor:

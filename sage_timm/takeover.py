@@ -94,6 +94,8 @@ class Takeover(contextlib.ExitStack):
         if ours and mixer != "sage":
             refuse(f"--{flags[next(iter(ours))].replace('_', '-')} is SAGE's; drop it with {self.asked}")
         kwargs = self.settings.get("mixer_kwargs") or {}
+        if not isinstance(kwargs, dict) or not all(isinstance(name, str) for name in kwargs):
+            refuse(f"--mixer-kwargs must map names to values, got {kwargs!r}")
         if twice := sorted(set(ours) & set(kwargs)):
             refuse(f"{twice[0]} is given twice, by --mixer-kwargs and by --{flags[twice[0]].replace('_', '-')}")
         self.method = create_method(mixer, **ours, **kwargs)
@@ -101,11 +103,16 @@ class Takeover(contextlib.ExitStack):
 
     def finish(self) -> None:
         """Fail where SAGE was asked for and the script never built a Mixup."""
-        if self.settings is None and self.given:
-            names = ", ".join("--" + name.replace("_", "-") for name in self.given)
-            say(f"{names} had no effect without --sage or --mixer")
+        self.note_unused()
         if self.settings is not None and not self.built:
             refuse(f"{self.asked} was given, but the script never built timm's Mixup; nothing was mixed")
+
+    def note_unused(self) -> None:
+        """Say, once, which flags do nothing because no mixer was asked for."""
+        if self.settings is None and self.given:
+            names = ", ".join("--" + name.replace("_", "-") for name in self.given)
+            say(f"{names} has no effect without --sage or --mixer")
+            self.given = {}
 
     def _refuse_to_spawn(self, *args, **kwargs) -> None:
         refuse(
@@ -218,6 +225,7 @@ class Takeover(contextlib.ExitStack):
             self.method = replace(self.method, std=self.std)
             for mixup in filter(None, (known() for known in self.mixups)):
                 mixup.method = self.method
+                say(f"{type(self.method).__name__} takes the run's std, {self.std}")
 
     def saliency(self) -> Source:
         """Create the run's saliency source, once; in a distributed run a node's first rank gets the weights first."""

@@ -66,7 +66,7 @@ class SageMix(v2.Transform):
     mixed with image i - 1, as in torchvision; nothing is changed in place. All draws come from torch's generator.
 
     Args:
-        alpha: parameter of Beta(alpha, alpha), > 0; one draw per batch.
+        alpha: parameter of Beta(alpha, alpha), > 0; one draw per batch (Co-Mixup: of its Dirichlet; its authors' is 2).
         num_classes: number of classes; needed for labels [B], may be None for [B, num_classes].
         labels_getter: 'default' (see `find_labels`), or a function from the sample to its labels, the tensor itself.
         saliency: as in `SageMixup`; not looked at by methods that use none. uint8 images are normalised for a saliency
@@ -99,7 +99,10 @@ class SageMix(v2.Transform):
         if labels_getter != "default" and not callable(labels_getter):
             raise ValueError(f"`labels_getter` must be 'default' or a function, got {labels_getter!r}")
         self.labels_getter = find_labels if labels_getter == "default" else labels_getter
-        self.method = create_method(method, **settings)
+        try:
+            self.method = create_method(method, **settings)
+        except TypeError as error:
+            raise TypeError(f"{error}; SageMix has alpha, num_classes, labels_getter, saliency and method") from error
         self.saliency = None
         if self.method.uses_saliency:
             self.saliency = create_saliency(saliency) if isinstance(saliency, str) else saliency
@@ -181,7 +184,7 @@ class SageMix(v2.Transform):
 
     def _class_weights(self, labels: torch.Tensor) -> torch.Tensor:
         if labels.ndim == 1:
-            return (labels[:, None] == torch.arange(self.num_classes, device=labels.device)).float()
+            return (labels.long()[:, None] == torch.arange(self.num_classes, device=labels.device)).float()
         return labels.float()
 
     def _check_labels(self, labels: Any) -> None:

@@ -92,7 +92,7 @@ def _show(axis, picture: torch.Tensor, caption: str, heat: bool = False) -> None
     pixels = picture.permute(1, 2, 0).float().clamp(0, 1).cpu().numpy()
     axis.imshow(pixels, cmap="magma" if heat else "gray", vmin=0, vmax=1)
     axis.set(xticks=[], yticks=[])
-    axis.set_xlabel("\n".join(textwrap.fill(line, 28) for line in caption.split("\n")), fontsize=8)
+    axis.set_xlabel("\n".join(textwrap.fill(line, 28) for line in caption.split("\n")), fontsize=8, parse_math=False)
 
 
 def _label_weights(plan: MixPlan, names: Sequence[str]) -> list[str]:
@@ -121,7 +121,7 @@ def load_images(paths: Sequence[str], count: int, size: int) -> tuple[torch.Tens
     if len(found) < 2:
         raise ValueError(f"at least 2 images are needed to mix, got {len(found)} in {', '.join(map(str, paths))}")
     chosen = [found[i] for i in np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)]
-    pictures = [Image.open(path) for path, _ in chosen]
+    pictures = [_eight_bit(Image.open(path)) for path, _ in chosen]
     mode = "L" if all(picture.mode == "L" for picture in pictures) else "RGB"
     images = []
     for picture in pictures:
@@ -129,6 +129,13 @@ def load_images(paths: Sequence[str], count: int, size: int) -> tuple[torch.Tens
         pixels = transforms.resize(pixels, [size], antialias=True) if min(pixels.shape[-2:]) != size else pixels
         images.append(transforms.center_crop(pixels, [size]))
     return torch.stack(images), [name for _, name in chosen]
+
+
+def _eight_bit(picture: Image.Image) -> Image.Image:
+    """Scale a 16-bit greyscale picture, which Pillow would cut off at white."""
+    if not picture.mode.startswith("I"):
+        return picture
+    return Image.fromarray((np.asarray(picture) / 257).clip(0, 255).astype(np.uint8))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -183,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             method = create_method(name, **({"lam_max": 1.0} if name == "sage" else {}))
             plans[name] = method(Batch(images, saliency, partner, lam, method.alpha))
         draw_plans(images, saliency, plans, names).savefig(args.output, dpi=110, bbox_inches="tight")
-    except (OSError, RuntimeError, TypeError, ValueError, ImportError) as error:
+    except (OSError, RuntimeError, TypeError, ValueError, ImportError, Image.DecompressionBombError) as error:
         sys.exit(f"error: {error}")
     print(f"{args.output}: {len(images)} images, saliency: {source!r}")
 

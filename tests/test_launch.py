@@ -247,7 +247,7 @@ def test_what_cannot_be_combined_is_refused_by_name(flag, run, tmp_path, capsys)
 
 
 def test_saliency_flags_without_sage_are_not_silent(train):
-    assert "--saliency had no effect without --sage" in train("--saliency", "spectral", "--mixup", "1.0")
+    assert "--saliency has no effect without --sage" in train("--saliency", "spectral", "--mixup", "1.0")
 
 
 def test_checkpoint_and_statistics_reach_the_saliency_model(train, checkpoint, monkeypatch):
@@ -476,7 +476,7 @@ def test_a_script_that_exits_is_checked_all_the_same(ending, run, tmp_path, caps
     heard = ""
     with contextlib.suppress(SystemExit):
         heard = run(tmp_path / "script.py", "--saliency", "spectral")
-    assert "--saliency had no effect without --sage" in heard + capsys.readouterr().err
+    assert "--saliency has no effect without --sage" in heard + capsys.readouterr().err
 
 
 def test_scripts_that_spawn_their_own_processes_are_refused(run, tmp_path, capsys):
@@ -710,6 +710,7 @@ def test_a_closed_gate_takes_the_authors_alpha(train, losses):
         (["--mixer", "puzzlemix", "--mixer-kwargs", "bta=1"], "puzzlemix has n_labels, beta, .*, got bta"),
         (["--mixer", "puzzlemix", "--mixer-kwargs", "beta"], "--mixer-kwargs takes NAME=VALUE, got beta"),
         (["--mixer", "puzzlemix", "--mixer-kwargs", "beta=-1"], r"`beta` must lie in \[0, 1e\+09\], got -1"),
+        (["--mixer", "mixup", "--mixer-kwargs", "name=1"], "mixup has no settings of its own, got name"),
         (["--mixer", "comixup", "--sage-lam-max", "0.5"], "--sage-lam-max is SAGE's; drop it with --mixer comixup"),
         (["--sage", "--sage-lam-max", "0.5", "--mixer-kwargs", "lam_max=0.4"], "lam_max is given twice"),
         (["--sage", "--mixer-kwargs", "lam_max=7"], r"--sage-lam-max must lie in \(0, 1\], got 7"),

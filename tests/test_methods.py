@@ -561,6 +561,12 @@ def test_the_dirichlet_of_comixup_has_the_mixups_alpha():
         ("sagemix", {}, ValueError, "`method` must be one of sage, mixup, cutmix, .*, got 'sagemix'"),
         ("mixup", {"lam_max": 0.5}, TypeError, "mixup has no settings of its own, got lam_max"),
         ("comixup", {"betta": 1}, TypeError, "comixup has block_num, part, .*, got betta"),
+        ("puzzlemix", {"n_labels": 33}, ValueError, r"`n_labels` must lie in \[2, 32\], got 33"),
+        ("puzzlemix", {"std": ()}, TypeError, "`std` must be a number"),
+        ("puzzlemix", {"beta": float("inf")}, ValueError, "`beta` must lie in .*, got inf"),
+        ("comixup", {"gamma": float("inf")}, ValueError, "`gamma` must lie in .*, got inf"),
+        (["sage"], {}, ValueError, r"`method` must be one of .*, got \['sage'\]"),
+        ("mixup", {"name": 3}, TypeError, "mixup has no settings of its own, got name"),
         ("puzzlemix", {"n_labels": 1}, ValueError, "`n_labels` must be at least 2, got 1"),
         ("puzzlemix", {"gamma": 1.5}, ValueError, r"`gamma` must lie in \[0, 1\], got 1.5"),
         ("puzzlemix", {"t_eps": "none"}, TypeError, "`t_eps` must be a number, got str 'none'"),
@@ -613,3 +619,26 @@ def test_sage_plan_is_that_of_its_function():
     ours = create_method("sage", lam_max=0.5)(batch)
     expected = sage(batch.saliency, batch.partner, batch.lam * 0.5, batch.size)
     assert torch.equal(ours.mask, expected.mask) and torch.equal(ours.translation, expected.translation)
+
+
+def test_a_cutmix_span_under_a_pixel_is_refused():
+    mixup = create_mixup("cutmix", cutmix_minmax=(0.2, 0.22), num_classes=4)
+    with pytest.raises(
+        ValueError, match=r"`cutmix_minmax` must span at least a pixel, got \(0.2, 0.22\) for images of 8 x 9"
+    ):
+        mixup(torch.rand(4, 3, 8, 9), torch.arange(4))
+    assert mixup(torch.rand(4, 3, 80, 90), torch.arange(4))[0].shape == (4, 3, 80, 90)
+
+
+def test_an_absent_image_is_never_shown_however_large_the_costs():
+    for settings in (dict(eta=1e5), dict(gamma=1e8), dict(beta=1e8)):
+        plan = create_method("comixup", part=3, **settings)(make_batch(7, 16, 16))
+        for start, stop in ((0, 3), (3, 5), (5, 7)):
+            sources = plan.source[start:stop][plan.lam[start:stop] > 0]
+            assert sources.min() >= start and sources.max() < stop
+
+
+def test_labels_of_any_integer_type():
+    for dtype in (torch.uint8, torch.int16, torch.int32, torch.uint16):
+        _, weights = create_mixup("mixup", num_classes=4)(torch.rand(4, 3, 8, 8), torch.arange(4).to(dtype))
+        assert torch.allclose(weights.sum(1), torch.ones(4))

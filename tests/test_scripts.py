@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -147,6 +148,17 @@ def test_draw_plans_shows_the_plan_in_words():
     axes = visualize.draw_plans(images, saliency, {"sage": plan, "cutmix": box}, ["cat", "dog"]).axes
     assert [a.get_title() for a in axes[:4]] == ["image", "saliency", "sage", "cutmix"]
     assert axes[7].get_xlabel() == "dog 1.00\nretained 1.00"
+
+
+def test_names_are_no_formulas_and_16_bit_pictures_keep_their_greys(tmp_path):
+    folder = tmp_path / r"$\foo$"
+    folder.mkdir()
+    grey = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(grey).save(folder / name)
+    images, _ = visualize.load_images([str(tmp_path)], 2, 8)
+    assert images.mean() == pytest.approx(0.5, abs=0.01)
+    visualize.main([str(tmp_path), "--saliency", "spectral", "--size", "8", "-o", str(tmp_path / "out.png")])
 
 
 def test_draw_mixed_is_a_grid_with_label_weights():

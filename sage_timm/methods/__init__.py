@@ -23,14 +23,14 @@ METHODS = {
 }
 
 
-def create_method(name: str, **settings) -> Method:
+def create_method(name: str, /, **settings) -> Method:
     """Create a method by its name in `METHODS`, with settings by the names of its paper (see its class).
 
     Raises:
         ValueError, TypeError: an unknown name or setting, or one out of range.
         ImportError: a library of the extra `methods` is missing.
     """
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise ValueError(f"`method` must be one of {', '.join(METHODS)}, got {name!r}")
     known = [field.name for field in fields(METHODS[name])]
     if unknown := sorted(set(settings) - set(known)):

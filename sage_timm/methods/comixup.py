@@ -12,7 +12,7 @@ from ..checks import check_count, check_number
 from ..plan import Batch, MixPlan
 from ..rearrange import spread, unit_mass
 
-BARRED = 1e3  # cost of a label that is not to be used
+BARRED = 1e15  # cost of a label that is not to be used
 PAIRS = np.array([[0, 1], [0, 2], [1, 2]])
 
 

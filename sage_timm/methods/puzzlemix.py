@@ -146,7 +146,7 @@ class PuzzleMix:
     """Cut a mask of blocks that keeps both images' saliency and hides seams, then move salient blocks under it.
 
     Args:
-        n_labels: values that the mask takes between 0 and 1, at least 2.
+        n_labels: values that the mask takes between 0 and 1, from 2 to 32.
         beta: smoothness of the mask, >= 0.
         gamma: share of the images' own differences in it, in [0, 1].
         eta: weight of the prior that keeps the mask's mean near lam, >= 0.
@@ -156,7 +156,7 @@ class PuzzleMix:
             (the authors' 4 px at 32 px).
         block_num: blocks per side of the mask; None draws 2, 4, 8 or 16 for each batch from torch's generator.
         std: standard deviation the images are normalised with, per channel or one for all: differences are measured
-            between images in [0, 1].
+            between images in [0, 1]. Where they differ by more than 1, seams that attract each other count as 0.
 
     Reference: Kim et al., "Puzzle Mix", ICML 2020; their saliency: root mean square of the gradient over channels.
     Differs: mask and moves are exact minima. Blocks are never more than the image's pixels, nor need they divide it.
@@ -177,7 +177,7 @@ class PuzzleMix:
     def __post_init__(self) -> None:
         check_library("maxflow", "PuzzleMix", "PyMaxflow", "methods")
         check_library("scipy", "PuzzleMix", "SciPy", "methods")
-        check_count("n_labels", self.n_labels, 2)
+        check_number("n_labels", check_count("n_labels", self.n_labels, 2), 2, 32)
         check_number("gamma", self.gamma, 0, 1)
         check_number("beta", self.beta, 0, 1e9)
         check_number("eta", self.eta, 0, 1e9)
@@ -186,8 +186,8 @@ class PuzzleMix:
         for name in ("t_size", "block_num"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name), 1)
-        for value in self.std if isinstance(self.std, (tuple, list)) else (self.std,):
-            check_number("std", value, 0, math.inf, open_low=True)
+        for value in (self.std or ("none",)) if isinstance(self.std, (tuple, list)) else (self.std,):
+            check_number("std", value, 0, 1e9, open_low=True)
 
     def __call__(self, batch: Batch) -> MixPlan:
         """Make the plan of a batch."""
