@@ -82,8 +82,10 @@ def test_tiles_of_uneven_size_show_their_own_translation():
 
 
 def test_where_takes_each_output_from_its_plan():
-    batch = make_batch(4)
-    plans = [create_method(name)(batch) for name in ("sage", "puzzlemix", "comixup", "cutmix")]
+    batch = make_batch(4, saliency=blobs(4, 12, 18))
+    settings = {"puzzlemix": {"t_eps": 0.0, "block_num": 4}}
+    plans = [create_method(n, **settings.get(n, {}))(batch) for n in ("sage", "puzzlemix", "comixup", "cutmix")]
+    assert plans[0].translation.any() and plans[1].translation.any()
     condition = torch.tensor([True, False, False, True])
     for one, other in itertools.permutations(plans, 2):
         both = one.where(condition, other)
@@ -158,8 +160,9 @@ def puzzle(**settings):
 )
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
 def test_puzzle_mask_is_the_brute_force_minimum(grid, n_labels, count, gamma):
-    method = puzzle(n_labels=n_labels, gamma=gamma, beta=2.0)
-    batch = make_batch(count, 6 * grid[0], 6 * grid[1], saliency=torch.rand(count, 1, *grid) ** 2)
+    method = puzzle(n_labels=n_labels, gamma=gamma, beta=6.0)
+    images = torch.rand(count, 3, *grid).repeat_interleave(6, 2).repeat_interleave(6, 3)
+    batch = make_batch(count, images=images, saliency=torch.rand(count, 1, *grid) ** 2)
     batch.lam.copy_(torch.linspace(0.1, 0.9, count))
     level = method.mask_levels(batch, grid)
     pooled = torch.nn.functional.adaptive_avg_pool2d(batch.images, grid).double().numpy()
@@ -169,7 +172,7 @@ def test_puzzle_mask_is_the_brute_force_minimum(grid, n_labels, count, gamma):
 
         def energy(mask, i=i, j=j):
             images, own = (pooled[j], pooled[i]), (maps[j], maps[i])
-            return reference.puzzle_energy(images, own, mask, float(batch.lam[i]), n_labels, 2.0, gamma, 0.2)
+            return reference.puzzle_energy(images, own, mask, float(batch.lam[i]), n_labels, 6.0, gamma, 0.2)
 
         labelings = itertools.product(range(n_labels), repeat=grid[0] * grid[1])
         least = min(energy(np.reshape(one, grid) / (n_labels - 1)) for one in labelings)
@@ -237,11 +240,13 @@ def test_puzzle_moves_salient_blocks_under_the_mask():
     images = torch.arange(2 * 8 * 8).float().view(2, 1, 8, 8).expand(-1, 3, -1, -1).contiguous()
     saliency = torch.full((2, 1, 8, 8), 1e-4)
     saliency[0, 0, 0:4, 4:8] = 1.0
+    saliency[1, 0, 4:8, 0:4] = 1.0
     mask = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]]).expand(2, -1, -1)
     plan = puzzle(t_size=4, t_eps=0.1).moved(make_batch(2, images=images, saliency=saliency), mask)
     mixed = plan.mix_images(images)
     assert torch.equal(mixed[0, 0, :4, :4], images[0, 0, :4, 4:]), "the salient block, moved to the left"
-    assert plan.retained(saliency)[0, 0] == pytest.approx(1.0, abs=1e-3)
+    assert torch.equal(mixed[0, 0, 4:, 4:], images[1, 0, 4:, :4]), "the partner's, to the right"
+    assert plan.retained(saliency)[0].tolist() == pytest.approx([1.0, 1.0], abs=1e-3)
     fixed = puzzle(t_eps=float("inf")).moved(make_batch(2, images=images, saliency=saliency), mask)
     assert fixed.translation is None and fixed.retained(saliency)[0, 0] < 0.01
 
