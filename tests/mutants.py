@@ -131,7 +131,7 @@ MUTANTS = [
     ("--sage and another --mixer together", "takeover.py", 'if self.settings.get("sage") and mixer != "sage":', "if False:", LAUNCH),
     ("--save-mixed draws normalised images", "watch.py", "images = images * std + mean", "pass", LAUNCH),
     ("--save-mixed writes one too many", "watch.py", "self.mixed <= self.save_mixed", "self.mixed <= self.save_mixed + 1", LAUNCH),
-    ("pictures: --seed and --mixer ignored", "visualize.py", "for name in args.mixer:", 'for name in ["sage"]:', SCRIPTS),
+    ("pictures: --mixer ignored", "visualize.py", "for name in args.mixer:", 'for name in ["sage"]:', SCRIPTS),
     ("pictures: weights of equal labels not added up", "visualize.py", "total.get(names[source], 0) + share", "share", SCRIPTS),
 ]  # fmt: skip
 
