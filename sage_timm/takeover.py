@@ -102,7 +102,7 @@ class Takeover(contextlib.ExitStack):
         self.own_std = "std" not in kwargs and hasattr(self.method, "std")
 
     def finish(self) -> None:
-        """Fail where SAGE was asked for and the script never built a Mixup."""
+        """Fail where a mixer was asked for and the script never built a Mixup."""
         self.note_unused()
         if self.settings is not None and not self.built:
             refuse(f"{self.asked} was given, but the script never built timm's Mixup; nothing was mixed")

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from sage_timm import MixPlan, create_saliency, visualize
+from sage_timm.methods import METHODS
 from sage_timm.methods.cutmix import paste
 from sage_timm.methods.sage import sage
 
@@ -42,6 +43,7 @@ def test_readme_flags_are_those_of_the_launcher():
     parser = argparse.ArgumentParser()
     add_flags(parser)
     flags = {option for action in parser._actions for option in action.option_strings} - {"-h", "--help"}
+    assert list(parser._option_string_actions["--mixer"].choices) == list(METHODS)
     table = set(re.findall(r"^\| `(--[a-z-]+)`", (ROOT / "README.md").read_text(), re.MULTILINE))
     assert table == flags
 
@@ -225,6 +227,33 @@ def test_every_flag_of_visualize_shows_in_the_picture(flags, changed, pictures, 
     visualize.main([str(pictures), *fixed])
     visualize.main([str(pictures), *fixed, *flags])
     assert drawn[0].shape != drawn[1].shape or not torch.allclose(drawn[0], drawn[1], rtol=1e-2)
+
+
+def test_the_seed_of_visualize_decides_what_methods_draw(pictures, monkeypatch):
+    drawn, draw = [], visualize.draw_plans
+    monkeypatch.setattr(visualize, "draw_plans", lambda *a: drawn.append(a[2]["cutmix"].mask) or draw(*a))
+    fixed = ["--size", "32", "--saliency", "spectral", "--mixer", "cutmix", "-o", str(pictures / "out.pdf")]
+    for seed in ("3", "3", "4"):
+        visualize.main([str(pictures), *fixed, "--seed", seed])
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+
+
+def test_compare_measures_every_method(pictures, tmp_path):
+    arguments = ["--data-dir", pictures, "--batch-size", "3", "--size", "24", "--batches", "2", "--repeats", "1"]
+    run = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "compare.py", *arguments, "--json", tmp_path / "figures.json"],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr[-1000:]
+    results = json.loads((tmp_path / "figures.json").read_text())["results"]
+    assert [row["method"] for row in results] == list(METHODS)
+    assert run.stdout.count("\n| ") == 1 + len(METHODS)
+    for row in results:
+        assert 0 <= row["own"] <= 1 and 0 <= row["lam"] <= 1 and row["ms"][0] > 0
+    mixup = results[1]
+    assert mixup["own"] + mixup["partner"] == pytest.approx(1, abs=1e-3)
+    assert mixup["own"] == pytest.approx(mixup["lam"], abs=1e-3)
 
 
 def test_saliency_is_told_the_images_are_not_normalised(pictures, tiny_model, monkeypatch, checkpoint):

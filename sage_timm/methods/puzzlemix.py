@@ -228,7 +228,8 @@ class PuzzleMix:
     def moved(self, batch: Batch, mask: torch.Tensor) -> MixPlan:
         """Make the plan for a mask [B, rows, columns] in [0, 1]: move both images' blocks, then apply it."""
         size, grid = batch.size, mask.shape[1:]
-        plan = MixPlan.of_pairs(batch.partner, *self._at_full_size(mask, size))
+        full = spread(mask, size).expand(-1, *size)[:, None]
+        plan = MixPlan.of_pairs(batch.partner, full, full.mean((1, 2, 3)))
         if self.t_eps == math.inf:
             return plan
         most = 16 // max(grid)
@@ -244,8 +245,3 @@ class PuzzleMix:
             order = transport(own.double().cpu().numpy(), wanted.cpu().numpy(), self.t_eps)
             moves.append(block_moves(torch.from_numpy(order).to(mask.device), tiles, size))
         return MixPlan(plan.source, plan.mask, plan.lam, torch.stack(moves, 1))
-
-    @staticmethod
-    def _at_full_size(mask: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-        mask = spread(mask, size).expand(-1, *size)[:, None].float()
-        return mask, mask.mean((1, 2, 3))
