@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import benchmark
 import numpy as np
 import pytest
 import torch
@@ -85,11 +86,6 @@ def test_quickstart(tmp_path):
 
 
 def test_benchmark(tmp_path, capsys):
-    sys.path.insert(0, str(ROOT / "scripts"))
-    try:
-        import benchmark
-    finally:
-        sys.path.pop(0)
     benchmark.main(["--tiny", "--repeats", "2", "--device", "cpu", "--json", str(tmp_path / "figures.json")])
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert [r["title"][:3] for r in figures["results"]] == ["(a)", "(a)", "(b)", "(c)"]
@@ -100,11 +96,6 @@ def test_benchmark(tmp_path, capsys):
 
 def test_the_benchmarks_loop_agrees_with_brute_force():
     """The authors' way in the benchmark finds the best of its own sample: with all translations drawn, the optimum."""
-    sys.path.insert(0, str(ROOT / "scripts"))
-    try:
-        import benchmark
-    finally:
-        sys.path.pop(0)
     from sage_timm.rearrange import TIE, rearrange, retained_saliency
 
     own, other = benchmark.pair_of_maps(3, 9, torch.device("cpu"))

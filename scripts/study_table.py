@@ -1,0 +1,99 @@
+"""Tables and plots of runs of study.py, one table for each recipe in the file.
+
+python scripts/study_table.py FILE [--against ARM] [--plot FILE]
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+from study_arms import TIMM, Arm
+
+LOOKS = {"mask_sd": "sd of the mask", "moved": "moved %", "distance": "by px"}
+
+
+def read(path: Path | None) -> list[dict]:
+    """Read the runs of a file, one per line; none where there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path and path.exists() else []
+
+
+def difference(arm: dict, other: dict | None) -> str:
+    """Say how far the runs (by seed) of two arms are apart on common seeds; within two standard errors is none."""
+    gaps = [arm[seed]["accuracy"] - other[seed]["accuracy"] for seed in arm if seed in other] if other else []
+    if len(gaps) < 2:
+        return f"{gaps[0]:+.2f}, one seed" if gaps else ""
+    gap, error = statistics.mean(gaps), statistics.stdev(gaps) / len(gaps) ** 0.5
+    return f"{gap:+.2f} ± {error:.2f}" + (", none" if abs(gap) < 2 * error else "")
+
+
+def table(runs: list[dict], against: str | None = None) -> str:
+    """Make a Markdown table of the arms, the best first, each compared with `against`: timm's best where it is None."""
+    arms = {}
+    for run in runs:
+        arms.setdefault(run["arm"], {})[run["seed"]] = run
+
+    def values(arm: str, key: str) -> list:
+        return [run[key] for run in arms[arm].values()]
+
+    ranking = sorted(arms, key=lambda arm: -statistics.mean(values(arm, "accuracy")))
+    against = against or next((arm for arm in ranking if Arm.parse(arm).name in TIMM), None)
+    mean = statistics.mean(values("mixup", "seconds")) if "mixup" in arms else 0
+    budget = {seed: run["seconds"] for seed, run in arms.get("mixup", {}).items()}
+    rows = [["arm", "seeds", "accuracy %", f"against {against}", "seconds", "best in mixup's time", *LOOKS.values()]]
+    rows.append(["---"] * len(rows[0]))
+    for arm in ranking:
+        accuracy = values(arm, "accuracy")
+        spread = f" ± {statistics.stdev(accuracy):.2f}" if len(accuracy) > 1 else ""
+        within = [
+            max((accuracy for _, at, accuracy in run["checks"] if at <= budget.get(seed, mean)), default=0)
+            for seed, run in arms[arm].items()
+        ]
+        row = [
+            arm,
+            f"{len(accuracy)}",
+            f"{statistics.mean(accuracy):.2f}{spread}",
+            difference(arms[arm], arms.get(against)),
+        ]
+        row += [f"{statistics.mean(values(arm, 'seconds')):.0f}", f"{statistics.mean(within):.2f}" if budget else ""]
+        looks = [[run.get(key) for run in arms[arm].values()] for key in LOOKS]
+        rows.append(row + ["" if None in look else f"{statistics.mean(look):.3g}" for look in looks])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def plot(runs: list[dict], path: str) -> None:
+    """Draw a dot for every run's accuracy and a bar for every arm's mean."""
+    from matplotlib import pyplot
+
+    arms = {}
+    for run in runs:
+        arms.setdefault(run["arm"], []).append(run["accuracy"])
+    figure, axes = pyplot.subplots(figsize=(9, 1 + 0.25 * len(arms)), layout="constrained")
+    for row, arm in enumerate(sorted(arms, key=lambda arm: -statistics.mean(arms[arm]))):
+        axes.plot(arms[arm], [row] * len(arms[arm]), "o", alpha=0.5)
+        axes.plot(statistics.mean(arms[arm]), row, "k|", markersize=12)
+    axes.set(yticks=range(len(arms)), yticklabels=sorted(arms, key=lambda arm: -statistics.mean(arms[arm])))
+    axes.set_xlabel("accuracy %: a dot per seed, a bar at the mean")
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    figure.savefig(path, dpi=110)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("json", type=Path, metavar="FILE")
+    parser.add_argument("--against", metavar="ARM", help="compare with this arm (default: timm's best)")
+    parser.add_argument("--plot", metavar="FILE", help="draw the accuracies of all recipes")
+    args = parser.parse_args(argv)
+    recipes = {}
+    for run in read(args.json):
+        recipes.setdefault(json.dumps(run["recipe"]), []).append(run)
+    for recipe, runs in recipes.items():
+        print("\n" + ", ".join(f"{key} {value}" for key, value in json.loads(recipe).items()) + "\n")
+        print(table(runs, args.against))
+    if args.plot:
+        plot([run for runs in recipes.values() for run in runs], args.plot)
+
+
+if __name__ == "__main__":
+    main()
