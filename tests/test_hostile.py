@@ -1,0 +1,269 @@
+"""Whatever comes in: a right answer or a one-line error with the way out, and never a changed input.
+
+`python tests/test_hostile.py` runs the same examples and writes the table of what was tried into tests/README.md.
+"""
+
+import functools
+import re
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sage_timm import create_mixup, create_saliency
+from sage_timm.methods import METHODS
+from sage_timm.mixup import MODES
+
+CLASSES = 9
+README = Path(__file__).with_name("README.md")
+FIT, UNFIT = Counter(), Counter()
+
+
+def constant(value):
+    return lambda images, target: torch.full((len(images), 1, 5, 6), value)
+
+
+SOURCES = {name: name for name in ("gradient", "activation", "spectral", "self")}
+SOURCES |= {"zero map": constant(0.0), "constant map": constant(0.3), "NaN map": constant(torch.nan)}
+SOURCES |= {"inf map": constant(torch.inf), "negative map": constant(-1.0), "tiny map": constant(1e-38)}
+SOURCES |= {"huge map": constant(3e38), "one-cell map": lambda images, target: torch.rand(len(images), 1, 1, 1)}
+
+TARGETS = {f"labels, {name}": getattr(torch, name) for name in ("int64", "int32", "int16", "uint8")}
+TARGETS |= {"soft, float32": torch.float32, "soft, float16": torch.float16, "multi-label, float32": torch.float32}
+TARGETS |= {"multi-label, int64": torch.int64}
+
+LAYOUTS = {
+    "contiguous": lambda x: x,
+    "channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "transposed": lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+    "every other image of a batch": lambda x: x.repeat_interleave(2, 0)[::2],
+    "cut out of larger images": lambda x: torch.nn.functional.pad(x, (1, 2, 3, 1))[:, :, 3:-1, 1:-2],
+    "one image expanded": lambda x: x[:1].expand_as(x),
+}
+PIXELS = {
+    "random": lambda x: x,
+    "constant": lambda x: torch.ones_like(x),
+    "zero": lambda x: torch.zeros_like(x),
+    "huge": lambda x: x * 1e4,
+    "one NaN": lambda x: x.index_fill(0, torch.tensor([0]), torch.nan),
+    "one inf": lambda x: x.index_fill(0, torch.tensor([0]), torch.inf),
+}
+DTYPES = {str(dtype)[6:]: dtype for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)}
+
+# what is wrong: (images, target, arguments) -> the same, one of them unfit; and a piece of the one-line error
+DEFECTS = {
+    "empty batch": (lambda x, y, k: (x[:0], y[:0], k), "non-empty batch"),
+    "images without height": (lambda x, y, k: (x[:, :, :0], y, k), "non-empty batch"),
+    "one image without a batch": (lambda x, y, k: (x[0], y, k), r"\[B, C, H, W\]"),
+    "uint8 images": (lambda x, y, k: (x.abs().nan_to_num().byte(), y, k), "must be floating point"),
+    "images as NumPy": (lambda x, y, k: (np.zeros(x.shape), y, k), "must be a tensor"),
+    "labels as a list": (lambda x, y, k: (x, y.tolist(), k), "`target` must hold .* got list"),
+    "one label too few": (lambda x, y, k: (x, y[1:], k), "`target` must hold"),
+    "labels in a column": (lambda x, y, k: (x, y[:, None], k), "`target` must hold"),
+    "label out of range": (lambda x, y, k: (x, torch.full((len(x),), CLASSES), k), "labels in .* set num_classes"),
+    "negative label": (lambda x, y, k: (x, torch.full((len(x),), -1), k), "labels in .* without a label"),
+    "labels as floats": (lambda x, y, k: (x, torch.zeros(len(x)), k), "integer labels"),
+    "class weights of another width": (lambda x, y, k: (x, torch.zeros(len(x), CLASSES + 1), k), "num_classes"),
+    "labels where multi-label is asked": (lambda x, y, k: (x, y, k | {"multi_label": True}), "class weights"),
+    "num_classes 0": (lambda x, y, k: (x, y, k | {"num_classes": 0}), "`num_classes` must be at least 1"),
+    "num_classes a float": (lambda x, y, k: (x, y, k | {"num_classes": 9.0}), "`num_classes` must be a whole number"),
+    "unknown mode": (lambda x, y, k: (x, y, k | {"mode": "half"}), "`mode` must be one of"),
+    "prob above 1": (lambda x, y, k: (x, y, k | {"prob": 1.5}), "`prob` must lie in"),
+    "alpha negative": (lambda x, y, k: (x, y, k | {"mixup_alpha": -1.0}), "`mixup_alpha` must lie in"),
+    "alpha NaN": (lambda x, y, k: (x, y, k | {"mixup_alpha": float("nan")}), "`mixup_alpha` must lie in"),
+    "unknown saliency": (lambda x, y, k: (x, y, k | {"saliency": "sobel"}), "sobel"),
+    "saliency of another batch": (
+        lambda x, y, k: (x, y, k | {"saliency": lambda i, t: torch.ones(len(i) + 1, 1, 4, 4)}),
+        "a saliency source must return",
+    ),
+    "saliency with channels": (
+        lambda x, y, k: (x, y, k | {"saliency": lambda i, t: torch.ones(len(i), 3, 4, 4)}),
+        "a saliency source must return",
+    ),
+    "saliency of another number of channels": (
+        lambda x, y, k: (x, y, k | {"saliency": source("gradient", x.shape[1] % 5 + 1)}),
+        "can't take images .* in_chans=|one number for each of",
+    ),
+}
+COUNTED = (
+    "method",
+    "mode",
+    "saliency",
+    "target",
+    "dtype",
+    "layout",
+    "pixels",
+    "batch",
+    "channels",
+    "prob",
+    "mixup_alpha",
+)
+
+
+@functools.cache
+def source(name, channels):
+    if not isinstance(SOURCES[name], str) or name == "spectral":
+        return create_saliency(name) if name == "spectral" else SOURCES[name]
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", num_classes=CLASSES, in_chans=channels)
+    statistics = {} if name == "self" else {"mean": [0.5] * channels, "std": [0.2] * channels}
+    return create_saliency(name, model=model, **statistics)
+
+
+CASES = st.fixed_dictionaries(
+    {
+        **{"method": st.sampled_from(list(METHODS)), "mode": st.sampled_from(MODES)},
+        **{"saliency": st.sampled_from(list(SOURCES)), "target": st.sampled_from(list(TARGETS))},
+        **{"dtype": st.sampled_from(list(DTYPES)), "layout": st.sampled_from(list(LAYOUTS))},
+        **{"pixels": st.sampled_from(list(PIXELS)), "seed": st.integers(0, 2**31)},
+        **{"batch": st.integers(1, 9), "channels": st.integers(1, 5)},
+        **{"height": st.integers(1, 97), "width": st.integers(1, 33)},
+        **{"prob": st.sampled_from([1.0, 0.6, 0.0]), "mixup_alpha": st.sampled_from([1.0, 0.2, 1e-3, 1e6])},
+        **{"cutmix_alpha": st.sampled_from([0.0, 1.0]), "label_smoothing": st.sampled_from([0.0, 0.1])},
+    }
+)
+
+
+def build(case):
+    """Return the images, the target and the mixer's arguments of a case."""
+    torch.manual_seed(case["seed"])
+    np.random.seed(case["seed"])
+    batch = case["batch"]
+    images = PIXELS[case["pixels"]](torch.randn(batch, case["channels"], case["height"], case["width"]))
+    images = LAYOUTS[case["layout"]](images.to(DTYPES[case["dtype"]]))
+    target = torch.randperm(CLASSES)[:batch]
+    if case["target"].startswith("soft"):
+        target = torch.eye(CLASSES)[target]
+    elif case["target"].startswith("multi-label"):
+        target = torch.rand(batch, CLASSES) < 0.4
+    names = ("mode", "prob", "mixup_alpha", "cutmix_alpha", "label_smoothing")
+    arguments = {name: case[name] for name in names} | {"num_classes": CLASSES}
+    arguments |= {"saliency": source(case["saliency"], case["channels"]), "multi_label": "multi" in case["target"]}
+    return images, target.to(TARGETS[case["target"]]), arguments
+
+
+def examples(count):
+    checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
+    return settings(max_examples=count, derandomize=True, database=None, deadline=None, suppress_health_check=checks)
+
+
+def bits(x):
+    return x.detach().contiguous().flatten().view(torch.uint8).clone()
+
+
+@examples(1000)
+@given(case=CASES)
+def check_fit(case):
+    images, target, arguments = build(case)
+    before = bits(images), bits(target)
+    mixup = create_mixup(case["method"], **arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mixed, weights = mixup(images, target)
+    assert torch.equal(bits(images), before[0]) and torch.equal(bits(target), before[1]), "the input was changed"
+    assert mixed.shape == images.shape and mixed.dtype == images.dtype
+    assert weights.shape == (len(images), CLASSES) and weights.dtype == torch.float32 and weights.isfinite().all()
+
+    partner = torch.arange(len(images)).flip(0)
+    rows = torch.eye(CLASSES)[target.long()] if target.ndim == 1 else target.float()
+    smoothing = arguments["label_smoothing"]
+    floor = smoothing * 0.5 if arguments["multi_label"] else smoothing / CLASSES
+    unsmoothed = (weights - floor) / (1 - smoothing)
+    if not arguments["multi_label"]:
+        assert (weights.sum(1) - 1).abs().max() < 1e-5
+    images, mixed = images.double(), mixed.double()
+    if case["method"] != "comixup":
+        low, high = torch.minimum(rows, rows[partner]), torch.maximum(rows, rows[partner])
+        assert (unsmoothed > low - 1e-5).all() and (unsmoothed < high + 1e-5).all()
+        unfit = ~images.isfinite().flatten(1).all(1)
+        clean = ~(unfit | unfit[partner])
+        assert mixed[clean].isfinite().all()
+        if clean.any():
+            values = torch.cat([images, images[partner]], 2)[clean].flatten(2)
+            slack = 1e-2 * values.abs().amax()
+            assert (mixed[clean].flatten(2).amin(2) >= values.amin(2).clamp_max(0) - slack).all()
+            assert (mixed[clean].flatten(2).amax(2) <= values.amax(2).clamp_min(0) + slack).all()
+        if len(images) % 2 and not unfit[len(images) // 2]:
+            assert torch.equal(mixed[len(images) // 2], images[len(images) // 2])
+    elif images.isfinite().all():
+        assert mixed.isfinite().all()
+        slack = 1e-2 * images.abs().amax()
+        assert mixed.amin() >= images.amin().clamp_max(0) - slack
+        assert mixed.amax() <= images.amax().clamp_min(0) + slack
+    if arguments["prob"] == 0:
+        assert torch.equal(bits(mixed), bits(images)) and torch.allclose(unsmoothed, rows, atol=1e-5)
+    FIT.update((what, str(case[what])) for what in COUNTED)
+    sides = sorted(images.shape[2:])
+    FIT["size", "1 x 1" if sides == [1, 1] else "one row or column" if sides[0] == 1 else "up to 97 x 33"] += 1
+
+
+@examples(20)
+@given(case=CASES)
+def check_unfit(case, defect):
+    images, target, arguments = build(case)
+    if target.ndim == 2:
+        target, arguments = torch.arange(len(images)) % CLASSES, arguments | {"multi_label": False}
+    method = case["method"]
+    if "saliency" in defect:
+        method = "sage" if method in ("mixup", "cutmix") else method
+        arguments |= {"prob": 1.0, "cutmix_alpha": 0.0}
+        images, target = images.repeat(2, 1, 1, 1), target.repeat(2)
+    break_it, message = DEFECTS[defect]
+    images, target, arguments = break_it(images, target, arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises((TypeError, ValueError, RuntimeError), match=message) as caught:
+            create_mixup(method, **arguments)(images, target)
+    text = str(caught.value)
+    assert "\n" not in text and len(text) < 300
+    UNFIT[defect] += 1
+
+
+def fit_rows():
+    """Return the rows of the table: what was drawn, and how often each value."""
+    values = {what: {} for what in (*COUNTED, "size")}
+    for (what, value), count in sorted(FIT.items()):
+        values[what][value] = count
+    return [f"| {what} | {'; '.join(f'{v} {n}' for v, n in found.items())} |" for what, found in values.items()]
+
+
+def test_fit_batches_are_mixed_and_never_changed():
+    FIT.clear()
+    check_fit()
+    tried = {"method": METHODS, "mode": MODES, "saliency": SOURCES, "target": TARGETS, "dtype": DTYPES}
+    for what, choices in (tried | {"layout": LAYOUTS, "pixels": PIXELS, "batch": "123456789"}).items():
+        assert {value for name, value in FIT if name == what} == set(choices), what
+    without_counts = re.sub(r" \d+(?=[;\s])", "", README.read_text())
+    for row in fit_rows():
+        assert re.sub(r" \d+(?=[;\s])", "", row) in without_counts, "python tests/test_hostile.py rewrites the table"
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_unfit_input_is_a_one_line_error(defect):
+    UNFIT.clear()
+    check_unfit(defect=defect)
+    assert UNFIT[defect] >= 10
+    assert f"| {defect} |" in README.read_text(), "python tests/test_hostile.py rewrites the table"
+
+
+def main():
+    check_fit()
+    for defect in DEFECTS:
+        check_unfit(defect=defect)
+    rows = ["| what | batches mixed right |", "|---|---|", *fit_rows()]
+    rows += ["", "| unfit | batches, each a one-line error |", "|---|---|"]
+    rows += [f"| {defect} | {UNFIT[defect]} |" for defect in DEFECTS]
+    text = README.read_text()
+    head, _, rest = text.partition("| what | batches")
+    _, _, tail = rest.partition("\n\n## ")
+    README.write_text(head + "\n".join(rows) + "\n\n## " + tail)
+
+
+if __name__ == "__main__":
+    main()
