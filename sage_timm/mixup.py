@@ -139,6 +139,33 @@ class MethodMixup(Mixup):
         plan = self.method(Batch(x, saliency, partner, lam, self.mixup_alpha))
         return plan if by_method.all() else plan.where(on_device(by_method), others)
 
+    def state_dict(self) -> dict:
+        """Return the state of the random generators that mixes are drawn from; `torch.load` reads it as plain weights.
+
+        These are NumPy's and torch's global ones. Saved at the end of an epoch and loaded before the next, they make a
+        resumed run mix as the uninterrupted one. In a distributed run each rank has its own.
+        """
+        name, keys, *rest = np.random.get_state()
+        state = {"numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest), "torch": torch.get_rng_state()}
+        if torch.cuda.is_initialized():
+            state["cuda"] = torch.cuda.get_rng_state()
+        return state
+
+    def load_state_dict(self, state: dict) -> None:
+        """Set the global random generators to a state of `state_dict`.
+
+        Raises:
+            ValueError: `state` is none.
+        """
+        if not isinstance(state, dict) or not {"numpy", "torch"} <= state.keys():
+            got = list(state)[:5] if isinstance(state, dict) else type(state).__name__
+            raise ValueError(f"`state` must be what state_dict() returned, with numpy and torch, got {got}")
+        name, keys, *rest = state["numpy"]
+        np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))
+        torch.set_rng_state(state["torch"].cpu())
+        if "cuda" in state and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["cuda"].cpu())
+
     def _saliency_of(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         saliency = self.saliency(x, self._class_weights(x, target))
         check_saliency(saliency, x)

@@ -6,10 +6,11 @@ import warnings
 import numpy as np
 import pytest
 import timm.data
+import timm.loss
 import torch
 from timm.data.mixup import mixup_target
 
-from sage_timm import SageMixup, create_saliency
+from sage_timm import SageMixup, create_mixup, create_saliency
 from sage_timm.checks import ValueChecks
 
 
@@ -473,6 +474,50 @@ def test_it_pickles_and_copies(spectral):
         a = mixup(x, target)
         seeded()
         assert torch.equal(a[0], twin(x, target)[0])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("method", ["sage", "saliencymix", "comixup"])
+def test_a_resumed_run_mixes_as_the_uninterrupted_one(method, workers, image_folder, tmp_path):
+    """A loop of one's own, dropout and shuffling included: the same weights, bit for bit, with and without a break."""
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms.functional import to_tensor
+
+    def begin(seed):
+        timm.utils.random_seed(seed)
+        layers = torch.nn.Linear(3 * 24 * 24, 16), torch.nn.Dropout(0.2), torch.nn.Linear(16, 3)
+        model = torch.nn.Sequential(torch.nn.Flatten(), *layers)
+        settings = {"search_fraction": 0.2} if method == "sage" else {}
+        mixup = create_mixup(method, cutmix_alpha=1.0, mode="elem", num_classes=3, saliency="spectral", **settings)
+        return model, torch.optim.SGD(model.parameters(), 0.1, momentum=0.9), mixup
+
+    def epoch(model, optimizer, mixup):
+        dataset = ImageFolder(image_folder / "train", to_tensor)
+        for images, target in torch.utils.data.DataLoader(dataset, 8, shuffle=True, num_workers=workers):
+            images, target = mixup(images, target)
+            optimizer.zero_grad()
+            timm.loss.SoftTargetCrossEntropy()(model(images), target).backward()
+            optimizer.step()
+        return {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "mixup": mixup.state_dict()}
+
+    run = begin(0)
+    torch.save(epoch(*run), tmp_path / "checkpoint.pth")
+    whole = epoch(*run)["model"]
+    for restored in (True, False):
+        model, optimizer, mixup = begin(1)
+        checkpoint = torch.load(tmp_path / "checkpoint.pth", weights_only=True)
+        model.load_state_dict(checkpoint["model"])
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        if restored:
+            mixup.load_state_dict(checkpoint["mixup"])
+        resumed = epoch(model, optimizer, mixup)["model"]
+        assert all(torch.equal(resumed[key], whole[key]) for key in whole) == restored
+
+
+@pytest.mark.parametrize(("state", "got"), [({"model": 1}, r"\['model'\]"), (None, "NoneType"), ({}, r"\[\]")])
+def test_what_is_no_state(state, got, spectral):
+    with pytest.raises(ValueError, match=f"`state` must be what state_dict.. returned, .* got {got}"):
+        SageMixup(num_classes=7, saliency=spectral).load_state_dict(state)
 
 
 def test_checks_on_a_device_act_once_their_outcome_has_arrived(monkeypatch):
