@@ -14,8 +14,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-NAMES = ("rearrange", "sage", "mixup", "saliency", "auxiliary", "launch", "methods", "transforms", "scripts", "study")
-SEARCH, SAGE, MIXUP, SALIENCY, AUXILIARY, LAUNCH, METHODS, TRANSFORMS, SCRIPTS, STUDY = TESTS = [
+NAMES = (
+    "rearrange",
+    "sage",
+    "mixup",
+    "saliency",
+    "auxiliary",
+    "launch",
+    "methods",
+    "transforms",
+    "scripts",
+    "study",
+    "distributed",
+)
+SEARCH, SAGE, MIXUP, SALIENCY, AUXILIARY, LAUNCH, METHODS, TRANSFORMS, SCRIPTS, STUDY, DISTRIBUTED = TESTS = [
     f"tests/test_{name}.py" for name in NAMES
 ]
 
@@ -83,7 +95,7 @@ MUTANTS = [
     ("statistics of the run not passed on", "takeover.py", "self.source.normalized_with(self.mean, self.std)", "pass", LAUNCH),
     ("unmixed training not noticed", "takeover.py", "register_optimizer_step_post_hook(lambda *_: self.watch.step())", "register_optimizer_step_post_hook(lambda *_: None)", LAUNCH),
     ("script's exit not checked", "takeover.py", "if self.settings is not None and not self.built:", "if False:", LAUNCH),
-    ("every rank speaks", "flags.py", 'return os.environ.get("RANK", "0") == "0"', "return True", LAUNCH),
+    ("every rank speaks", "flags.py", 'return os.environ.get("RANK", "0") == "0"', "return True", DISTRIBUTED),
     ("script is no real __main__", "launch.py", 'sys.modules["__main__"] = module', "pass", LAUNCH),
     ("own frames in tracebacks", "launch.py", "sys.excepthook = from_script", "pass", LAUNCH),
     ("tiles of a plan not moved on their own", "rearrange.py", "tiles = tiles.index_select(dim,", "tiles = tiles.narrow(dim, 0, 1).index_select(dim, 0 *", METHODS),

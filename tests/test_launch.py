@@ -614,18 +614,6 @@ def test_workers_of_every_start_method(tmp_path):
     assert result.stderr.count("sage_timm: SAGE") == 1
 
 
-def test_two_ranks(image_folder, tmp_path, checkpoint):
-    result = python(
-        *["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "sage_timm", TRAIN],
-        *["--data-dir", image_folder, *RUN, "-b", "4", "--mixup", "1", "--sage", "--saliency-checkpoint", checkpoint],
-        *["--output", tmp_path, "--save-mixed", "1"],
-        cwd=tmp_path,
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
-    assert result.stderr.count("a mixed batch, each image") == 1 and len(list((tmp_path / "mixed").iterdir())) == 1
-    assert result.stderr.count("sage_timm: SAGE") == 1 and result.stderr.count("sage_timm: first batch") == 1
-
-
 @pytest.mark.parametrize("rank", [0, 1])
 def test_the_first_rank_of_a_node_gets_the_weights_first(rank, monkeypatch):
     events = []
