@@ -467,6 +467,83 @@ def test_swin_style_with_a_strict_parser_and_no_mixup_flag(run, tmp_path):
     assert "search_fraction=1.0), alpha 0.8" in err
 
 
+POOLFORMER = """
+import argparse
+import torch
+import yaml
+from timm.data import create_dataset, create_loader, resolve_data_config, Mixup, FastCollateMixup, AugMixDataset
+from timm.models import create_model, safe_model_name, resume_checkpoint
+from timm.utils import *
+from timm.loss import *
+
+config_parser = parser = argparse.ArgumentParser(description="config", add_help=False)
+parser.add_argument("-c", "--config", default="")
+parser = argparse.ArgumentParser(description="PyTorch ImageNet Training")
+parser.add_argument("data_dir")
+parser.add_argument("--mixup", type=float, default=0.0)
+parser.add_argument("--cutmix", type=float, default=0.0)
+parser.add_argument("--smoothing", type=float, default=0.1)
+parser.add_argument("--no-prefetcher", action="store_true")
+
+def _parse_args():
+    args_config, remaining = config_parser.parse_known_args()
+    if args_config.config:
+        with open(args_config.config) as f:
+            parser.set_defaults(**yaml.safe_load(f))
+    return parser.parse_args(remaining)
+
+def main():
+    args = _parse_args()
+    model = create_model("test_resnet", num_classes=3)
+    collate_fn, mixup_fn = None, None
+    if args.mixup > 0 or args.cutmix > 0.:
+        mixup_args = dict(
+            mixup_alpha=args.mixup, cutmix_alpha=args.cutmix, cutmix_minmax=None, prob=1.0, switch_prob=0.5,
+            mode="batch", label_smoothing=args.smoothing, num_classes=3)
+        if args.no_prefetcher:
+            mixup_fn = Mixup(**mixup_args)
+        else:
+            collate_fn = FastCollateMixup(**mixup_args)
+    loader = create_loader(
+        create_dataset("", root=args.data_dir, split="train", is_training=True), input_size=(3, 24, 24), batch_size=8,
+        is_training=True, use_prefetcher=not args.no_prefetcher, num_workers=0, collate_fn=collate_fn,
+        device=torch.device("cpu"))
+    optimizer, loss_fn = torch.optim.SGD(model.parameters(), 0.01), SoftTargetCrossEntropy()
+    for input, target in loader:
+        if args.no_prefetcher and mixup_fn is not None:
+            input, target = mixup_fn(input, target)
+        optimizer.zero_grad()
+        loss_fn(model(input), target).backward()
+        optimizer.step()
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.parametrize("path", [[], ["--no-prefetcher"]])
+@pytest.mark.parametrize("by", ["flag", "yaml"])
+def test_poolformer_fastvit_and_volo_style(path, by, run, losses, tmp_path, image_folder):
+    """Parsers at module level, names from timm.data, star imports, a collate or a mixup_fn."""
+    (tmp_path / "train_style.py").write_text(POOLFORMER)
+    (tmp_path / "recipe.yaml").write_text("sage: true\nsaliency: spectral\n")
+    flags = ["--sage", "--saliency", "spectral"] if by == "flag" else ["-c", "recipe.yaml"]
+    err = run(tmp_path / "train_style.py", image_folder, *path, *flags)
+    assert "it takes --mixup 1.0" in err and "sage_timm: first batch 8 x 3 x 24 x 24" in err
+    assert len(losses) == 3 and sum(mixed_rows(target) for target in losses) > 0
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("path", [[], ["--no-prefetcher"]])
+def test_one_seed_gives_one_mix_whatever_the_loader(path, workers, train, losses):
+    train(*SAGE, "--cutmix", "1", "--mixup-mode", "elem", "-j", "0")
+    expected = [target.clone() for target in losses]
+    losses.clear()
+    train(*SAGE, "--cutmix", "1", "--mixup-mode", "elem", "-j", workers, *path)
+    assert len(losses) == len(expected) == 3
+    assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(losses, expected, strict=True))
+
+
 @pytest.mark.parametrize("ending", ["", "sys.exit()", "sys.exit(0)"])
 def test_a_script_that_exits_is_checked_all_the_same(ending, run, tmp_path, capsys):
     (tmp_path / "script.py").write_text(f"import sys\n{ending}\n")
