@@ -91,6 +91,7 @@ class MethodMixup(Mixup):
             f"{self.num_classes} classes, smoothing {self.label_smoothing:g}{saliency}"
         )
 
+    @torch.compiler.disable
     @torch.no_grad()
     def __call__(self, x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mix a batch.
@@ -98,6 +99,8 @@ class MethodMixup(Mixup):
         Args:
             x: images [B, C, H, W], floating point, normalised. Not changed.
             target: [B] integer labels, or [B, num_classes] class weights (soft or multi-label).
+
+        Within `torch.compile` it runs as it is, a break in the graph, since compiled draws would be others.
 
         Returns:
             The mixed images in the dtype and memory format of `x` (`x` itself where nothing is mixed), and the mixed,
@@ -113,6 +116,7 @@ class MethodMixup(Mixup):
             return x, target
         return plan.mix_images(x), plan.mix_target(target)
 
+    @torch.compiler.disable
     @torch.no_grad()
     def plan(self, x: torch.Tensor, target: torch.Tensor) -> MixPlan | None:
         """Draw and search for a batch without applying it; None where nothing is to be mixed. Arguments: the call's."""
@@ -152,14 +156,9 @@ class MethodMixup(Mixup):
         return state
 
     def load_state_dict(self, state: dict) -> None:
-        """Set the global random generators to a state of `state_dict`.
-
-        Raises:
-            ValueError: `state` is none.
-        """
+        """Set the global random generators to a state of `state_dict`; ValueError where it is none."""
         if not isinstance(state, dict) or not {"numpy", "torch"} <= state.keys():
-            got = list(state)[:5] if isinstance(state, dict) else type(state).__name__
-            raise ValueError(f"`state` must be what state_dict() returned, with numpy and torch, got {got}")
+            raise ValueError(f"`state` must be what state_dict() returned, got {str(state)[:50]!r}")
         name, keys, *rest = state["numpy"]
         np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))
         torch.set_rng_state(state["torch"].cpu())

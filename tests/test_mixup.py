@@ -514,9 +514,9 @@ def test_a_resumed_run_mixes_as_the_uninterrupted_one(method, workers, image_fol
         assert all(torch.equal(resumed[key], whole[key]) for key in whole) == restored
 
 
-@pytest.mark.parametrize(("state", "got"), [({"model": 1}, r"\['model'\]"), (None, "NoneType"), ({}, r"\[\]")])
+@pytest.mark.parametrize(("state", "got"), [({"model": 1}, "{'model': 1}"), (None, "None"), ({}, "{}")])
 def test_what_is_no_state(state, got, spectral):
-    with pytest.raises(ValueError, match=f"`state` must be what state_dict.. returned, .* got {got}"):
+    with pytest.raises(ValueError, match=f"`state` must be what state_dict.. returned, got .{got}"):
         SageMixup(num_classes=7, saliency=spectral).load_state_dict(state)
 
 

@@ -1,0 +1,126 @@
+"""Precision and layout against float64; torch.compile; nothing that makes a host wait for its device."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sage_timm import SageMixup, create_mixup, create_saliency, reference
+from sage_timm.methods.sage import sage
+from sage_timm.mixup import MODES
+
+EPS = {torch.float32: 2**-24, torch.bfloat16: 2**-9, torch.float16: 2**-12, torch.float64: 2**-24}
+
+
+def smooth_maps(images, target):
+    return torch.nn.functional.avg_pool2d(images.float().square().mean(1, keepdim=True), 3, 1, 1)
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("dtype", EPS, ids=str)
+def test_errors_against_float64(dtype, autocast):
+    """The mixed image is right to the rounding of its own dtype, the label weight to float32's, whatever surrounds."""
+    images = torch.randn(6, 3, 11, 14).to(dtype).contiguous(memory_format=torch.channels_last)
+    mixup = SageMixup(mode="elem", num_classes=6, label_smoothing=0.0, saliency=smooth_maps)
+    np.random.seed(0)
+    _, lam, _, _ = mixup._draw(images.shape)
+    np.random.seed(0)
+    with torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None):
+        mixed, weights = mixup(images, torch.arange(6))
+    assert mixed.dtype == dtype and mixed.is_contiguous(memory_format=torch.channels_last)
+
+    pixels = images.double().numpy()
+    maps = smooth_maps(images, None)[:, 0].double().numpy()
+    image_error = weight_error = 0.0
+    for i in range(6):
+        pair = pixels[i], pixels[5 - i], maps[i], maps[5 - i]
+        expected, weight, _ = reference.sage(*pair, ratio=float(np.float32(0.6) * lam[i]))
+        image_error = max(image_error, np.abs(mixed[i].double().numpy() - expected).max() / np.abs(pixels).max())
+        weight_error = max(weight_error, abs(weights[i, i].item() - weight))
+    print(
+        f"{dtype}, autocast {autocast}: image {image_error:.1e} of the largest pixel, label weight {weight_error:.1e}"
+    )
+    assert image_error <= EPS[dtype] + 2e-6 and weight_error < 2e-6
+
+
+def test_the_tensor_part_compiles_into_one_graph():
+    def step(images, saliency, partner, ratio, target):
+        plan = sage(saliency, partner, ratio, (24, 24))
+        return plan.mix_images(images), plan.mix_target(target)
+
+    batch = torch.randn(6, 3, 24, 24), torch.rand(6, 1, 12, 12), torch.arange(6).flip(0), torch.rand(6), torch.eye(6)
+    compiled = torch.compile(step, backend="aot_eager", fullgraph=True)(*batch)
+    for a, b in zip(compiled, step(*batch), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_inside_a_compiled_training_step(mode):
+    """The mixes and the gradients are those of the step that is not compiled."""
+    mixup = SageMixup(cutmix_alpha=1.0, mode=mode, num_classes=5, saliency="spectral")
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 5))
+    images, target = torch.randn(6, 3, 16, 16), torch.arange(6) % 5
+
+    def step(images, target):
+        mixed, weights = mixup(images, target)
+        return torch.sum(-weights * model(mixed).log_softmax(1)) / len(mixed)
+
+    losses, gradients = [], []
+    for run in (step, torch.compile(step, backend="eager")):
+        np.random.seed(1)
+        model.zero_grad()
+        losses.append([run(images, target) for _ in range(3)])
+        sum(losses[-1]).backward()
+        gradients.append(model[1].weight.grad.clone())
+    assert torch.allclose(torch.stack(losses[0]), torch.stack(losses[1]), atol=1e-5)
+    assert torch.allclose(*gradients, atol=1e-5)
+
+
+class Operations(TorchDispatchMode):
+    """Notes what is run that would make the host wait for a device: values or shapes that depend on tensors."""
+
+    WAITS = (
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "unique",
+        "equal.default",
+        "is_nonzero",
+        "repeat_interl",
+    )
+
+    def __init__(self):
+        super().__init__()
+        self.seen, self.waits = set(), set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = str(function)
+        indices = [i for arg in args if isinstance(arg, (list, tuple)) for i in arg if isinstance(i, torch.Tensor)]
+        if any(word in name for word in self.WAITS):
+            self.waits.add(name)
+        if name.startswith("aten.index") and any(i.dtype in (torch.bool, torch.uint8) for i in indices):
+            self.waits.add(f"{name} by a mask")
+        self.seen.add(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["gradient", "activation", "spectral", "self"])
+@pytest.mark.parametrize("method", ["sage", "mixup", "cutmix", "saliencymix"])
+def test_nothing_that_would_make_the_host_wait(method, name, tiny_model):
+    """A stand-in for the CUDA test of the same: no operation whose outcome the host needs. Label checks are apart."""
+    saliency = create_saliency(name, **({} if name == "spectral" else {"model": tiny_model}))
+    mixup = create_mixup(method, cutmix_alpha=1.0, mode="elem", num_classes=5, saliency=saliency)
+    images, target = torch.randn(8, 3, 32, 32), torch.arange(8) % 5
+    for _ in range(4):
+        with Operations() as operations:
+            mixup(images, target)
+        assert operations.waits == set()
+    assert len(operations.seen) > 10
+
+
+def test_the_stand_in_sees_what_waits():
+    x = torch.rand(4)
+    for wait in (lambda: x.sum().item(), lambda: x[x > 0.5], lambda: x.nonzero(), lambda: x.unique()):
+        with Operations() as operations:
+            wait()
+        assert operations.waits
