@@ -6,6 +6,10 @@ from PIL import Image
 from sage_timm import create_saliency
 
 
+def pytest_addoption(parser):
+    parser.addoption("--calls", type=int, default=150, help="calls of SageMixup in tests/test_long_run.py")
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     import numpy as np
