@@ -10,6 +10,7 @@ from timm.data import Mixup
 from timm.data.mixup import cutmix_bbox_and_lam
 
 from .checks import ValueChecks, check_count, check_images, check_number, check_saliency, check_span, check_target
+from .draws import eager, generator_state, set_generator_state
 from .methods import Method, create_method
 from .methods.cutmix import CutMix, paste
 from .methods.sage import SAGE
@@ -91,8 +92,7 @@ class MethodMixup(Mixup):
             f"{self.num_classes} classes, smoothing {self.label_smoothing:g}{saliency}"
         )
 
-    @torch.compiler.disable
-    @torch.no_grad()
+    @eager
     def __call__(self, x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mix a batch.
 
@@ -100,7 +100,7 @@ class MethodMixup(Mixup):
             x: images [B, C, H, W], floating point, normalised. Not changed.
             target: [B] integer labels, or [B, num_classes] class weights (soft or multi-label).
 
-        Within `torch.compile` it runs as it is, a break in the graph, since compiled draws would be others.
+        Within `torch.compile` it runs as it is, a break in the graph.
 
         Returns:
             The mixed images in the dtype and memory format of `x` (`x` itself where nothing is mixed), and the mixed,
@@ -116,8 +116,7 @@ class MethodMixup(Mixup):
             return x, target
         return plan.mix_images(x), plan.mix_target(target)
 
-    @torch.compiler.disable
-    @torch.no_grad()
+    @eager
     def plan(self, x: torch.Tensor, target: torch.Tensor) -> MixPlan | None:
         """Draw and search for a batch without applying it; None where nothing is to be mixed. Arguments: the call's."""
         check_images(x)
@@ -144,26 +143,16 @@ class MethodMixup(Mixup):
         return plan if by_method.all() else plan.where(on_device(by_method), others)
 
     def state_dict(self) -> dict:
-        """Return the state of the random generators that mixes are drawn from; `torch.load` reads it as plain weights.
+        """Return the state of the random generators that mixes are drawn from: NumPy's and torch's global ones.
 
-        These are NumPy's and torch's global ones. Saved at the end of an epoch and loaded before the next, they make a
-        resumed run mix as the uninterrupted one. In a distributed run each rank has its own.
+        Saved at the end of an epoch and loaded before the next, it makes a resumed run mix as the uninterrupted one. In
+        a distributed run each rank has its own.
         """
-        name, keys, *rest = np.random.get_state()
-        state = {"numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest), "torch": torch.get_rng_state()}
-        if torch.cuda.is_initialized():
-            state["cuda"] = torch.cuda.get_rng_state()
-        return state
+        return generator_state()
 
     def load_state_dict(self, state: dict) -> None:
         """Set the global random generators to a state of `state_dict`; ValueError where it is none."""
-        if not isinstance(state, dict) or not {"numpy", "torch"} <= state.keys():
-            raise ValueError(f"`state` must be what state_dict() returned, got {str(state)[:50]!r}")
-        name, keys, *rest = state["numpy"]
-        np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))
-        torch.set_rng_state(state["torch"].cpu())
-        if "cuda" in state and torch.cuda.is_available():
-            torch.cuda.set_rng_state(state["cuda"].cpu())
+        set_generator_state(state)
 
     def _saliency_of(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         saliency = self.saliency(x, self._class_weights(x, target))

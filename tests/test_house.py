@@ -2,6 +2,9 @@
 
 import ast
 import inspect
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A file imports from lower layers only; within a layer, only what stands here.
 LAYERS = {
     "checks": 0,
+    "draws": 0,
     "auxiliary": 1,
     "rearrange": 1,
     "reference": 1,
@@ -108,8 +112,42 @@ def test_files_stay_small():
 
 
 def test_importing_the_package_reaches_for_no_optional_library():
-    import subprocess
-    import sys
-
     code = "import sys, sage_timm, sage_timm.launch; sys.exit('matplotlib' in sys.modules or 'sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+SURFACE = """
+import torch
+
+from sage_timm import MethodMixup, MixPlan, SageMix, SageMixup, create_mixup, create_saliency
+
+images, target = torch.rand(4, 3, 8, 8), torch.arange(4)
+saliency = create_saliency("gradient", model="resnet18", size=64, blur=None)
+mixup_fn: MethodMixup = SageMixup(0.8, 1.0, mode="elem", num_classes=4, saliency=saliency, lam_max=0.5)
+mixed: tuple[torch.Tensor, torch.Tensor] = mixup_fn(images, target)
+plan: MixPlan | None = mixup_fn.plan(images, target)
+other: MethodMixup = create_mixup("puzzlemix", num_classes=4, n_labels=2)
+transform = SageMix(num_classes=4, saliency="spectral", alpha=1.0)
+maps: torch.Tensor = saliency(images, target)
+mixup_fn.load_state_dict(mixup_fn.state_dict())
+SageMixup(mixup_alpha="1")  # wrong
+SageMixup(nonsense=1)  # wrong
+mixup_fn(images)  # wrong
+mixup_fn.plan(images, target).mask  # wrong: it may be None
+number: int = mixup_fn(images, target)  # wrong
+"""
+MYPY = """
+[mypy]
+follow_imports = silent
+[mypy-torch.*,torchvision.*,timm.*,numpy.*,scipy.*,matplotlib.*,PIL.*]
+follow_imports = skip
+"""
+
+
+def test_types_of_the_public_names_are_of_use(tmp_path):
+    (tmp_path / "mypy.ini").write_text(MYPY)
+    (tmp_path / "surface.py").write_text(SURFACE)
+    command = [sys.executable, "-m", "mypy", "--cache-dir", tmp_path, "--config-file", tmp_path / "mypy.ini"]
+    found = subprocess.run([*command, tmp_path / "surface.py"], capture_output=True, text=True, cwd=ROOT).stdout
+    lines = {int(number) for number in re.findall(r"surface\.py:(\d+): error", found)}
+    assert lines == {n for n, line in enumerate(SURFACE.splitlines(), 1) if "# wrong" in line}, found

@@ -1,7 +1,7 @@
 """One file per mixing method; each turns a `Batch` into a `MixPlan`."""
 
-from collections.abc import Callable
 from dataclasses import fields
+from typing import Protocol
 
 from ..plan import Batch, MixPlan
 from .comixup import CoMixup
@@ -11,7 +11,21 @@ from .puzzlemix import PuzzleMix
 from .sage import SAGE
 from .saliencymix import SaliencyMix
 
-Method = Callable[[Batch], MixPlan]
+
+class Method(Protocol):
+    """Makes the plan of a batch.
+
+    Attributes:
+        alpha: the authors' Beta (or Dirichlet) parameter.
+        uses_saliency: whether `Batch.saliency` is looked at.
+    """
+
+    alpha: float
+    uses_saliency: bool
+
+    def __call__(self, batch: Batch) -> MixPlan:
+        """Make the plan of a batch."""
+
 
 METHODS = {
     "sage": SAGE,

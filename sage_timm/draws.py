@@ -1,0 +1,34 @@
+"""The random generators that mixes are drawn from: NumPy's and torch's global ones, as in timm."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+Function = TypeVar("Function", bound=Callable)
+
+
+def generator_state() -> dict:
+    """Return the state of the generators, in types that `torch.load` reads as plain weights."""
+    name, keys, *rest = np.random.get_state()
+    state = {"numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest), "torch": torch.get_rng_state()}
+    if torch.cuda.is_initialized():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_generator_state(state: dict) -> None:
+    """Set the generators to what `generator_state` returned; ValueError where `state` is something else."""
+    if not isinstance(state, dict) or not {"numpy", "torch"} <= state.keys():
+        raise ValueError(f"`state` must be what state_dict() returned, got {str(state)[:50]!r}")
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"].cpu())
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"].cpu())
+
+
+def eager(function: Function) -> Function:
+    """Run a function without gradients and outside `torch.compile`, which would draw from other generators."""
+    return torch.compiler.disable(torch.no_grad()(function))

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Build the wheel, install it into a fresh environment for each row of versions, and run the whole suite against it:
+#   bash scripts/matrix.sh ["PYTHON TORCH TORCHVISION TIMM" ...]
+# PYTHON is a command or a path; environments are made in .matrix/ and some GB each; a row ends as a line of .matrix/results.md.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+rows=("$@")
+[ ${#rows[@]} -gt 0 ] || rows=("python3.10 2.6.0 0.21.0 1.0.16" "python3.13 2.15.0 0.29.2 1.0.31")
+
+mkdir -p .matrix
+if [ ! -x .matrix/build/bin/python ]; then
+    python3 -m venv .matrix/build
+    .matrix/build/bin/pip install --quiet --disable-pip-version-check build
+fi
+rm -rf .matrix/dist
+.matrix/build/bin/python -m build --outdir .matrix/dist . > .matrix/build.log 2>&1 || { tail -20 .matrix/build.log; exit 1; }
+wheel=$(ls "$PWD"/.matrix/dist/*.whl)
+echo "built $(cd .matrix/dist && ls | tr '\n' ' ')"
+
+failed=0
+for row in "${rows[@]}"; do
+    read -r python torch torchvision timm <<< "$row"
+    environment="$PWD/.matrix/$(basename "$python")-$torch-$timm"
+    "$python" -m venv --clear "$environment"
+    pip=("$environment/bin/pip" install --quiet --disable-pip-version-check)
+    "${pip[@]}" "torch==$torch" "torchvision==$torchvision" "timm==$timm" "$wheel"
+    version=$("$environment/bin/python" -c "import platform; print(platform.python_version())")
+
+    # without the extras: everything but the pictures and the methods that need a solver
+    (cd "$environment" && bin/python - <<'EOF') || { failed=1; continue; }
+import sys
+
+import torch
+
+import sage_timm
+from sage_timm.methods import METHODS
+
+assert sage_timm.__file__.startswith(sys.prefix), sage_timm.__file__
+images, target = torch.randn(4, 3, 24, 24), torch.arange(4)
+for method in METHODS:
+    try:
+        mixed, weights = sage_timm.create_mixup(method, num_classes=4, saliency="spectral")(images, target)
+        assert mixed.shape == images.shape and torch.allclose(weights.sum(1), torch.ones(4))
+    except ImportError as error:
+        assert method == "puzzlemix" and 'pip install "sage-timm[methods]"' in str(error), error
+assert not {"matplotlib", "scipy", "maxflow"} & sys.modules.keys()
+EOF
+    "${pip[@]}" "torch==$torch" "torchvision==$torchvision" "timm==$timm" "$wheel[dev]"
+    outcome=$("$environment/bin/pytest" -q -n 2 -p no:cacheprovider tests 2>&1 | tee "$environment/pytest.log" | tail -1) || failed=1
+    echo "| $version | $torch | $torchvision | $timm | ${outcome//=/} |" | tee -a .matrix/results.md
+done
+exit $failed
