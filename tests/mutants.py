@@ -14,22 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-NAMES = (
-    "rearrange",
-    "sage",
-    "mixup",
-    "saliency",
-    "auxiliary",
-    "launch",
-    "methods",
-    "transforms",
-    "scripts",
-    "study",
-    "distributed",
-)
-SEARCH, SAGE, MIXUP, SALIENCY, AUXILIARY, LAUNCH, METHODS, TRANSFORMS, SCRIPTS, STUDY, DISTRIBUTED = TESTS = [
-    f"tests/test_{name}.py" for name in NAMES
-]
+NAMES = "rearrange sage mixup saliency auxiliary launch methods transforms scripts"
+NAMES += " study distributed hostile precision long_run house"
+TESTS = [f"tests/test_{name}.py" for name in NAMES.split()]
+SEARCH, SAGE, MIXUP, SALIENCY, AUXILIARY, LAUNCH, METHODS, TRANSFORMS, SCRIPTS, *REST = TESTS
+STUDY, DISTRIBUTED, HOSTILE, PRECISION, LONG_RUN, HOUSE = REST
 
 MUTANTS = [
     # what is broken, file, text, replacement, tests
@@ -146,6 +135,22 @@ MUTANTS = [
     ("--save-mixed writes one too many", "watch.py", "self.mixed <= self.save_mixed", "self.mixed <= self.save_mixed + 1", LAUNCH),
     ("pictures: --mixer ignored", "visualize.py", "for name in args.mixer:", 'for name in ["sage"]:', SCRIPTS),
     ("pictures: weights of equal labels not added up", "visualize.py", "total.get(names[source], 0) + share", "share", SCRIPTS),
+    ("state: NumPy's generator left out", "draws.py", "np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))", "pass", MIXUP),
+    ("state: torch's generator left out", "draws.py", 'torch.set_rng_state(state["torch"].cpu())', "pass", MIXUP),
+    ("mixing is compiled", "draws.py", "torch.compiler.disable(torch.no_grad()(function))", "torch.no_grad()(function)", PRECISION),
+    ("types of the calls erased", "draws.py", "def eager(function: Function) -> Function:", "def eager(function):", HOUSE),
+    ("mixing in the dtype of the images", "plan.py", "mixed = self.mask[:, :1] * self", "mixed = self.mask[:, :1].to(images.dtype) * self", PRECISION),
+    ("mask under autocast", "saliency.py", "torch.autocast(images.device.type, enabled=False)", "contextlib.nullcontext()", SALIENCY),
+    ("labels checked by a value the host waits for", "mixup.py", "self._value_checks.labels(target, self.num_classes)", "assert 0 <= target.min().item() and target.max().item() < self.num_classes", PRECISION),
+    ("every batch's map is kept", "mixup.py", "self._value_checks.saliency(saliency)", 'self.__dict__.setdefault("kept", []).append(saliency)', LONG_RUN),
+    ("the batch is mixed in place", "mixup.py", "return plan.mix_images(x), ", "return x.copy_(plan.mix_images(x)), ", HOSTILE),
+    ("dtype of the images lost", "plan.py", "mixed.to(images.dtype).contiguous", "mixed.contiguous", HOSTILE),
+    ("empty batches let through", "checks.py", "if images.ndim != 4 or 0 in images.shape:", "if images.ndim != 4:", HOSTILE),
+    ("num_classes may be a float", "checks.py", "if isinstance(value, bool) or not isinstance(value, Integral):", "if isinstance(value, bool):", HOSTILE),
+    ("labels in a column let through", "checks.py", "elif tuple(target.shape) != (batch_size, num_classes):", "elif target.ndim > 2:", HOSTILE),
+    ("inf in a map kept", "mixup.py", "nan_to_num(0, 0, 0)", "nan_to_num(0)", HOSTILE),
+    ("every rank draws the same", "scripts/train.py", "utils.random_seed(args.seed, args.rank)", "utils.random_seed(args.seed)", DISTRIBUTED),
+    ("every rank loads its saliency at once", "takeover.py", "torch.distributed.get_rank())) == 0", "torch.distributed.get_rank())) >= 0", DISTRIBUTED),
     ("study: arms see images in another order", "scripts/study.py", "torch.randperm(len(self.images), generator=generator, device=self.device)", "torch.randperm(len(self.images), device=self.device)", STUDY),
     ("study: weights at the start depend on the arm", "scripts/study.py", "random_seed(seed)\n        model = self.create_model(self.args.model)", "model = self.create_model(self.args.model)", STUDY),
     ("study: time of the auxiliary model not counted", "scripts/study.py", "round(seconds + extra, 2)", "round(seconds, 2)", STUDY),

@@ -507,7 +507,7 @@ def main():
     loader = create_loader(
         create_dataset("", root=args.data_dir, split="train", is_training=True), input_size=(3, 24, 24), batch_size=8,
         is_training=True, use_prefetcher=not args.no_prefetcher, num_workers=0, collate_fn=collate_fn,
-        device=torch.device("cpu"))
+        persistent_workers=False, device=torch.device("cpu"))
     optimizer, loss_fn = torch.optim.SGD(model.parameters(), 0.01), SoftTargetCrossEntropy()
     for input, target in loader:
         if args.no_prefetcher and mixup_fn is not None:
