@@ -237,7 +237,7 @@ def main(argv: list[str] | None = None) -> None:
     if runs:
         print(table(runs, args.against))
     if runs and args.plot:
-        plot(runs, args.plot)
+        plot({"": runs}, args.plot)
 
 
 if __name__ == "__main__":

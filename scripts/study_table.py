@@ -6,6 +6,7 @@ python scripts/study_table.py FILE [--against ARM] [--plot FILE]
 import argparse
 import json
 import statistics
+import textwrap
 from pathlib import Path
 
 from study_arms import TIMM, Arm
@@ -61,22 +62,33 @@ def table(runs: list[dict], against: str | None = None) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def plot(runs: list[dict], path: str) -> None:
-    """Draw a dot for every run's accuracy and a bar for every arm's mean."""
+def plot(groups: dict[str, list[dict]], path: str) -> None:
+    """Draw a panel for each group of runs, by its title: a dot for every run's accuracy, a bar at every arm's mean."""
     from matplotlib import pyplot
 
-    arms = {}
-    for run in runs:
-        arms.setdefault(run["arm"], []).append(run["accuracy"])
-    figure, axes = pyplot.subplots(figsize=(9, 1 + 0.25 * len(arms)), layout="constrained")
-    for row, arm in enumerate(sorted(arms, key=lambda arm: -statistics.mean(arms[arm]))):
-        axes.plot(arms[arm], [row] * len(arms[arm]), "o", alpha=0.5)
-        axes.plot(statistics.mean(arms[arm]), row, "k|", markersize=12)
-    axes.set(yticks=range(len(arms)), yticklabels=sorted(arms, key=lambda arm: -statistics.mean(arms[arm])))
-    axes.set_xlabel("accuracy %: a dot per seed, a bar at the mean")
-    axes.invert_yaxis()
-    axes.grid(axis="x", alpha=0.3)
-    figure.savefig(path, dpi=110)
+    figure, panels = pyplot.subplots(1, len(groups), figsize=(7 * len(groups), 6), squeeze=False, layout="constrained")
+    for axes, (title, runs) in zip(panels[0], groups.items(), strict=True):
+        arms = {}
+        for run in runs:
+            arms.setdefault(run["arm"], []).append(run["accuracy"])
+        ranking = sorted(arms, key=lambda arm: -statistics.mean(arms[arm]))
+        for row, arm in enumerate(ranking):
+            axes.plot(arms[arm], [row] * len(arms[arm]), "o", alpha=0.5)
+            axes.plot(statistics.mean(arms[arm]), row, "k|", markersize=12)
+        axes.set(
+            yticks=range(len(arms)),
+            yticklabels=ranking,
+            title=title,
+            xlabel="accuracy %: a dot per seed, a bar at the mean",
+        )
+        axes.invert_yaxis()
+        axes.grid(axis="x", alpha=0.3)
+    figure.savefig(path, dpi=80)
+
+
+def describe(recipe: dict) -> str:
+    """Say what runs have in common; what is not set is left out."""
+    return ", ".join(f"{key} {value}" for key, value in recipe.items() if value is not None)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -88,11 +100,10 @@ def main(argv: list[str] | None = None) -> None:
     recipes = {}
     for run in read(args.json):
         recipes.setdefault(json.dumps(run["recipe"]), []).append(run)
-    for recipe, runs in recipes.items():
-        print("\n" + ", ".join(f"{key} {value}" for key, value in json.loads(recipe).items()) + "\n")
-        print(table(runs, args.against))
+    for runs in recipes.values():
+        print(f"\n{describe(runs[0]['recipe'])}\n\n{table(runs, args.against)}")
     if args.plot:
-        plot([run for runs in recipes.values() for run in runs], args.plot)
+        plot({textwrap.fill(describe(runs[0]["recipe"]), 70): runs for runs in recipes.values()}, args.plot)
 
 
 if __name__ == "__main__":
