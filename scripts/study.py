@@ -5,11 +5,11 @@ python scripts/study.py --data-dir CIFAR10 --arms none mixup cutmix gradient ran
 An arm is NAME[,SETTING=VALUE...]. Every arm can set prob, alpha and epochs; SAGE's also blur, power and grid of their
 saliency, lam_max, search_fraction, weight (mask or retained) and pairing (flip or best). Names:
 {names}.
-Runs that stand in --json are not repeated: after an interruption the same command goes on.
+Runs that stand in --json are not repeated: after an interruption the same command goes on. Seconds on a CPU are those
+of the process, over all threads; they still depend by some 10 % on what else the machine does.
 """
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
@@ -18,15 +18,17 @@ import torch
 import torch.nn.functional as F
 from benchmark import machine
 from study_arms import NAMES, Arm, look
-from study_table import plot, read, table
+from study_data import load_splits
+from study_table import append, plot, read, table
 from timm.loss import SoftTargetCrossEntropy
 from timm.models.resnet import BasicBlock, ResNet
 from timm.utils import random_seed
-from torchvision.datasets import ImageFolder
-from torchvision.transforms.functional import pil_to_tensor
+
+from sage_timm.checks import check_library
 
 LAST = 5  # epochs whose mean test accuracy is the result
 RECIPE = ("model", "epochs", "auxiliary_epochs", "batch_size", "lr", "prob", "train_images", "part", "held_out")
+RECIPE += ("train_split", "test_split")
 
 
 class Study:
@@ -36,42 +38,14 @@ class Study:
         self.args, self.device = args, torch.device(args.device)
         self.cuda = self.device.type == "cuda"
         self.recipe = {"data": Path(args.data_dir).resolve().name} | {key: getattr(args, key) for key in RECIPE}
-        try:
-            folders = [Path(args.data_dir, split) for split in (args.train_split, args.test_split)]
-            train, test = (ImageFolder(folder, pil_to_tensor) for folder in folders)
-        except FileNotFoundError as error:
-            raise SystemExit(f"error: --data-dir must hold the folders of the splits, {error}") from None
-        self.num_classes = len(train.classes)
-        members = [[i for i, label in enumerate(train.targets) if label == c] for c in range(self.num_classes)]
-        tested = range(len(test))
-        if args.held_out:
-            cut = max(1, args.held_out // self.num_classes)
-            test, tested = train, [i for each in members for i in each[-cut:]]
-            members = [each[:-cut] for each in members]
-        count = 0
-        if args.train_images:
-            count = max(1, args.train_images // self.num_classes)
-            members = [each[args.part * count : (args.part + 1) * count] for each in members]
-        left, needed = sum(map(len, members)), max(args.batch_size, self.num_classes * count)
-        if left < needed:
-            raise SystemExit(
-                f"error: --held-out, --train-images, --part and --batch-size must fit into the training images, got "
-                f"{left} where {needed} are needed; ask for less"
-            )
-        self.images, self.target = self.load(train, [i for each in members for i in each])
-        self.test_images, self.test_target = self.load(test, tested)
+        self.recipe["device"] = self.device.type
+        train, test, self.num_classes = load_splits(args, self.device)
+        self.images, self.target = train.images, train.target
+        self.test_images, self.test_target = test.images, test.target
         pixels = self.images.float() / 255
         self.mean, self.std = (f(pixels, (0, 2, 3)).view(1, -1, 1, 1) for f in (torch.mean, torch.std))
         self.auxiliaries = {}
         print(f"{len(self.images)} training and {len(self.test_images)} test images of {self.num_classes} classes")
-
-    def load(self, folder: ImageFolder, indices) -> tuple[torch.Tensor, torch.Tensor]:
-        images, target = zip(*(folder[i] for i in indices), strict=True)
-        if len({image.shape for image in images}) > 1:
-            raise SystemExit(
-                f"error: --data-dir must hold images of one size, got several in {folder.root}; resize them"
-            )
-        return torch.stack(images).to(self.device), torch.tensor(target).to(self.device)
 
     def clock(self) -> float:
         """Seconds: wall clock on a GPU; on a CPU those of this process, whatever else the machine does."""
@@ -179,64 +153,92 @@ class Study:
         return look(mix, self.normalized(self.images[index]), F.one_hot(self.target[index], self.num_classes).float())
 
 
+def number(kind, low, high=float("inf")):
+    """Return an argparse type: a number of a kind in [low, high]."""
+
+    def convert(text):
+        value = kind(text)
+        if not low <= value <= high or value == float("inf"):
+            raise argparse.ArgumentTypeError(f"must lie in [{low}, {high}], got {text}")
+        return value
+
+    convert.__name__ = kind.__name__
+    return convert
+
+
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__.format(names=", ".join(NAMES)), formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data-dir", required=True, metavar="DIR", help="folder with an image folder for each split")
-    parser.add_argument("--train-split", default="train", metavar="NAME")
-    parser.add_argument("--test-split", default="test", metavar="NAME")
-    parser.add_argument("--train-images", type=int, metavar="N", help="N in all, as many of each class (default: all)")
-    parser.add_argument("--part", type=int, default=0, metavar="K", help="the K-th such N images, from 0")
-    parser.add_argument(
-        "--held-out", type=int, metavar="N", help="test on the last N training images, not the test split"
-    )
-    parser.add_argument("--arms", nargs="+", default=["none", "mixup", "cutmix", "gradient"], metavar="ARM")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED")
-    parser.add_argument("--model", choices=("resnet18", "narrow"), default="resnet18")
-    parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument("--auxiliary-epochs", type=int, default=20, metavar="EPOCHS")
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--lr", type=float, default=0.1)
-    parser.add_argument("--prob", type=float, default=1.0, help="share of mixed batches in every arm that mixes")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="read the runs that are done, add a line per run")
-    parser.add_argument("--look", action="store_true", help="train no arm, only measure what SAGE's plans look like")
-    parser.add_argument("--against", metavar="ARM", help="compare with this arm (default: timm's best)")
-    parser.add_argument("--plot", metavar="FILE", help="draw the accuracies")
-    return parser.parse_args(argv)
+    count, add = number(int, 1), parser.add_argument
+    add("--data-dir", required=True, metavar="DIR", help="folder with an image folder for each split")
+    add("--train-split", default="train", metavar="NAME")
+    add("--test-split", default="test", metavar="NAME")
+    add("--train-images", type=count, metavar="N", help="N in all, as many of each class (default: all)")
+    add("--part", type=number(int, 0), default=0, metavar="K", help="the K-th such N images, from 0")
+    add("--held-out", type=count, metavar="N", help="test on the last N training images, not the test split")
+    add("--arms", nargs="+", default=["none", "mixup", "cutmix", "gradient"], metavar="ARM")
+    add("--seeds", nargs="+", type=number(int, 0, 2**31), default=[0, 1, 2], metavar="SEED")
+    add("--model", choices=("resnet18", "narrow"), default="resnet18")
+    add("--epochs", type=count, default=100)
+    add("--auxiliary-epochs", type=count, default=20, metavar="EPOCHS")
+    add("--batch-size", type=number(int, 2), default=128, help="even, as timm's Mixup wants it")
+    add("--lr", type=number(float, 1e-9), default=0.1)
+    add("--prob", type=number(float, 0, 1), default=1.0, help="share of mixed batches in every arm that mixes")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--json", type=Path, metavar="FILE", help="read the runs that are done, add a line per run")
+    add("--look", action="store_true", help="train no arm, only measure what SAGE's plans look like")
+    add("--against", metavar="ARM", help="compare with this one of the arms (default: timm's best)")
+    add("--plot", type=Path, metavar="FILE", help="draw the accuracies")
+    args = parser.parse_args(argv)
+    args.arms, args.seeds = list(dict.fromkeys(args.arms)), list(dict.fromkeys(args.seeds))
+    if args.batch_size % 2:
+        parser.error(f"--batch-size must be even, got {args.batch_size}")
+    if args.part and not args.train_images:
+        parser.error(f"--part {args.part} needs --train-images")
+    if args.against and args.against not in args.arms:
+        parser.error(f"--against must be one of the --arms, got {args.against}")
+    return args
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
-    study = Study(args)
-    narrow = study.create_model("narrow")
     try:
+        if args.plot:
+            check_library("matplotlib", "--plot", "Matplotlib", "viz")
+        for file in filter(None, (args.json, args.plot)):
+            file.open("a").close()
+        study = Study(args)
+        narrow = study.create_model("narrow")
         for text in args.arms:
             Arm.parse(text).create(study.num_classes, args.prob, narrow, lambda: narrow)
-    except (TypeError, ValueError, ImportError) as error:
+    except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
     if args.look:
+        seed = args.seeds[0]
         for text in args.arms:
-            mix = Arm.parse(text).create(study.num_classes, 1.0, narrow, lambda: study.auxiliary(args.seeds[0])[0])
+            model, _ = study.auxiliary(seed)
+            random_seed(seed)
+            mix = Arm.parse(text).create(study.num_classes, 1.0, model, lambda model=model: model)
             print(text, study.look(mix))
         return
-    runs = [run for run in read(args.json) if run["recipe"] == study.recipe]
+    asked = [(text, seed) for seed in args.seeds for text in args.arms]
+    runs = [run for run in read(args.json) if run["recipe"] == study.recipe and (run["arm"], run["seed"]) in asked]
     done = {(run["arm"], run["seed"]) for run in runs}
     try:
-        for seed in args.seeds:
-            for text in args.arms:
-                if (text, seed) not in done:
-                    runs.append(study.run(text, seed))
-                    if args.json:
-                        with args.json.open("a") as file:
-                            file.write(json.dumps(runs[-1]) + "\n")
+        for text, seed in asked:
+            if (text, seed) not in done:
+                runs.append(study.run(text, seed))
+                if args.json:
+                    append(args.json, runs[-1])
     except KeyboardInterrupt:
-        print(f"interrupted; {'the same command goes on' if args.json else 'with --json FILE it could go on'}")
-    if runs:
-        print(table(runs, args.against))
-    if runs and args.plot:
+        way = "the same command goes on" if args.json else "with --json FILE it could go on"
+        raise SystemExit(f"interrupted; {way}") from None
+    finally:
+        if runs:
+            print(table(runs, args.against))
+    if args.plot:
         plot({"": runs}, args.plot)
 
 

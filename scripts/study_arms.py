@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from timm.data import Mixup
 
 from sage_timm import MethodMixup, create_mixup, create_saliency
+from sage_timm.checks import check_count, check_number
 from sage_timm.methods.sage import SAGE
 from sage_timm.plan import Batch, MixPlan
 from sage_timm.rearrange import RATES, WEIGHTS, unit_mass
@@ -19,7 +20,7 @@ from sage_timm.saliency import Saliency, gaussian_blur
 TIMM = {"mixup": (1, 0), "cutmix": (0, 1), "mixup+cutmix": (1, 1)}
 MAPS = ("random", "centred", "flat")
 SOURCES = ("gradient", "activation", "self", "spectral", *MAPS)
-CONTROLS = {"still": "gradient,search_fraction=1e-9", "one-percent": "gradient,search_fraction=0.01"}
+CONTROLS = {"still": 1e-9, "one-percent": 0.01}  # the gradient's arm with this search_fraction
 OTHERS = ("saliencymix", "puzzlemix", "comixup")
 NAMES = ("none", *TIMM, *SOURCES, *(f"{source}+cutmix" for source in SOURCES), *CONTROLS, *OTHERS)
 
@@ -45,20 +46,23 @@ class Arm:
         name, *pairs = text.split(",")
         if name not in NAMES:
             raise ValueError(f"an arm must be one of {', '.join(NAMES)}, got {name!r}")
+        fixed = {}
         if name in CONTROLS:
-            name, *fixed = CONTROLS[name].split(",")
-            pairs = fixed + pairs
+            name, fixed = "gradient", {"search_fraction": CONTROLS[name]}
         known = {"epochs": int} if name == "none" else dict(OF_ANY)
         known |= OF_SALIENCY if name in OTHERS else {}
         known |= OF_SALIENCY | OF_SAGE if name.split("+")[0] in SOURCES else {}
-        settings = {}
+        settings = dict(fixed)
         for key, _, value in (pair.partition("=") for pair in pairs):
-            if key not in known:
-                raise ValueError(f"{name} must have settings out of {', '.join(known)}, got {key!r}")
+            if key not in known or key in settings:
+                raise ValueError(f"{name} must have settings out of {', '.join(known)}, each once, got {key!r}")
             try:
                 settings[key] = known[key](value)
             except ValueError:
                 raise ValueError(f"{key} must be a number ({known[key].__name__}), got {value!r}") from None
+        check_count("epochs", settings.get("epochs", 1), 1)
+        check_number("prob", settings.get("prob", 1), 0, 1)
+        check_number("alpha", settings.get("alpha", 1), 0, 1e6, open_low=True)
         return cls(name, settings)
 
     @property

@@ -6,26 +6,47 @@ python scripts/study_table.py FILE [--against ARM] [--plot FILE]
 import argparse
 import json
 import statistics
+import sys
 import textwrap
 from pathlib import Path
 
-from study_arms import TIMM, Arm
+from study_arms import TIMM
 
+SLACK = 1.02  # of mixup's seconds: what measuring them is good to
 LOOKS = {"mask_sd": "sd of the mask", "moved": "moved %", "distance": "by px"}
 
 
 def read(path: Path | None) -> list[dict]:
-    """Read the runs of a file, one per line; none where there is no file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path and path.exists() else []
+    """Read the runs of a file, one per line; none where there is no file. Other lines are said and left out."""
+    runs = []
+    for number, line in enumerate(path.read_text(errors="replace").splitlines() if path and path.exists() else [], 1):
+        try:
+            run = json.loads(line)
+            if not run.keys() >= {"arm", "seed", "recipe", "accuracy", "seconds", "checks"}:
+                raise ValueError
+            runs.append(run)
+        except (AttributeError, ValueError):
+            print(f"{path}: line {number} is no run of study.py and is left out", file=sys.stderr)
+    return runs
+
+
+def append(path: Path, run: dict) -> None:
+    """Add a run to a file as a line of its own, also after a line that was cut off."""
+    text = path.read_bytes() if path.exists() else b""
+    with path.open("a") as file:
+        file.write("\n" * (text != b"" and not text.endswith(b"\n")) + json.dumps(run) + "\n")
 
 
 def difference(arm: dict, other: dict | None) -> str:
-    """Say how far the runs (by seed) of two arms are apart on common seeds; within two standard errors is none."""
+    """Say how far the runs (by seed) of two arms are apart on common seeds: mean ± standard error.
+
+    Within two standard errors it is called none; of fewer than three seeds nothing is said.
+    """
     gaps = [arm[seed]["accuracy"] - other[seed]["accuracy"] for seed in arm if seed in other] if other else []
-    if len(gaps) < 2:
-        return f"{gaps[0]:+.2f}, one seed" if gaps else ""
+    if len(gaps) < 3:
+        return f"{statistics.mean(gaps):+.2f} on {len(gaps)}" if gaps else ""
     gap, error = statistics.mean(gaps), statistics.stdev(gaps) / len(gaps) ** 0.5
-    return f"{gap:+.2f} ± {error:.2f}" + (", none" if abs(gap) < 2 * error else "")
+    return f"{gap:+.2f} ± {error:.2f}" + (" (none)" if abs(gap) <= 2 * error else "")
 
 
 def table(runs: list[dict], against: str | None = None) -> str:
@@ -38,16 +59,18 @@ def table(runs: list[dict], against: str | None = None) -> str:
         return [run[key] for run in arms[arm].values()]
 
     ranking = sorted(arms, key=lambda arm: -statistics.mean(values(arm, "accuracy")))
-    against = against or next((arm for arm in ranking if Arm.parse(arm).name in TIMM), None)
+    timms = [arm for arm in ranking if arm.split(",")[0] in TIMM and "epochs=" not in arm]
+    against = against or max(timms, key=lambda arm: len(arms[arm]), default=None)
     mean = statistics.mean(values("mixup", "seconds")) if "mixup" in arms else 0
-    budget = {seed: run["seconds"] for seed, run in arms.get("mixup", {}).items()}
-    rows = [["arm", "seeds", "accuracy %", f"against {against}", "seconds", "best in mixup's time", *LOOKS.values()]]
+    budget = {seed: SLACK * run["seconds"] for seed, run in arms.get("mixup", {}).items()}
+    rows = [["arm", "seeds", "accuracy % ± sd", f"against {against} ± s.e.", "seconds", "best in mixup's time"]]
+    rows[0] += LOOKS.values()
     rows.append(["---"] * len(rows[0]))
     for arm in ranking:
         accuracy = values(arm, "accuracy")
         spread = f" ± {statistics.stdev(accuracy):.2f}" if len(accuracy) > 1 else ""
         within = [
-            max((accuracy for _, at, accuracy in run["checks"] if at <= budget.get(seed, mean)), default=0)
+            max((accuracy for _, at, accuracy in run["checks"] if at <= budget.get(seed, SLACK * mean)), default=None)
             for seed, run in arms[arm].items()
         ]
         row = [
@@ -56,7 +79,10 @@ def table(runs: list[dict], against: str | None = None) -> str:
             f"{statistics.mean(accuracy):.2f}{spread}",
             difference(arms[arm], arms.get(against)),
         ]
-        row += [f"{statistics.mean(values(arm, 'seconds')):.0f}", f"{statistics.mean(within):.2f}" if budget else ""]
+        row += [
+            f"{statistics.mean(values(arm, 'seconds')):.0f}",
+            "" if None in within else f"{statistics.mean(within):.2f}",
+        ]
         looks = [[run.get(key) for run in arms[arm].values()] for key in LOOKS]
         rows.append(row + ["" if None in look else f"{statistics.mean(look):.3g}" for look in looks])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -98,11 +124,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--plot", metavar="FILE", help="draw the accuracies of all recipes")
     args = parser.parse_args(argv)
     recipes = {}
+    if not args.json.is_file():
+        parser.error(f"FILE must be a file that study.py wrote, got {args.json}")
     for run in read(args.json):
         recipes.setdefault(json.dumps(run["recipe"]), []).append(run)
     for runs in recipes.values():
         print(f"\n{describe(runs[0]['recipe'])}\n\n{table(runs, args.against)}")
-    if args.plot:
+    if args.plot and recipes:
         plot({textwrap.fill(describe(runs[0]["recipe"]), 70): runs for runs in recipes.values()}, args.plot)
 
 

@@ -514,10 +514,33 @@ def test_a_resumed_run_mixes_as_the_uninterrupted_one(method, workers, image_fol
         assert all(torch.equal(resumed[key], whole[key]) for key in whole) == restored
 
 
-@pytest.mark.parametrize(("state", "got"), [({"model": 1}, "{'model': 1}"), (None, "None"), ({}, "{}")])
-def test_what_is_no_state(state, got, spectral):
-    with pytest.raises(ValueError, match=f"`state` must be what state_dict.. returned, got .{got}"):
-        SageMixup(num_classes=7, saliency=spectral).load_state_dict(state)
+def damaged(**changes):
+    state = SageMixup(num_classes=7, saliency=flat).state_dict()
+    name, keys, position, *rest = state["numpy"]
+    numpy = {"name": name, "keys": keys, "position": position} | changes
+    torchs = changes.get("torch", state["torch"])
+    return {"numpy": (numpy["name"], numpy["keys"], numpy["position"], *rest), "torch": torchs}
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        *({"model": 1}, None, {}, [1], {"numpy": None, "torch": None}, {"numpy": ("MT19937",), "torch": torch.ones(3)}),
+        *({"numpy": np.random.get_state(), "torch": torch.get_rng_state()}, damaged(position=10**9)),
+        *(damaged(position=-5), damaged(keys=torch.arange(10)), damaged(keys=torch.full((624,), torch.nan))),
+        *(damaged(keys=torch.full((624,), -1)), damaged(keys=None), damaged(name="PCG64"), damaged(torch=None)),
+        *(damaged(torch=torch.get_rng_state().long()), damaged(torch=torch.get_rng_state()[:10])),
+    ],
+    ids=lambda state: str(state)[:40].replace("\n", ""),
+)
+def test_what_is_no_state_sets_nothing(state):
+    before = SageMixup(num_classes=7, saliency=flat).state_dict()
+    with pytest.raises(ValueError, match=r"`state` must be what state_dict.. returned, got ") as caught:
+        SageMixup(num_classes=7, saliency=flat).load_state_dict(state)
+    assert "\n" not in str(caught.value)
+    after = SageMixup(num_classes=7, saliency=flat).state_dict()
+    assert torch.equal(before["torch"], after["torch"]) and torch.equal(before["numpy"][1], after["numpy"][1])
+    assert before["numpy"][2:] == after["numpy"][2:]
 
 
 def test_checks_on_a_device_act_once_their_outcome_has_arrived(monkeypatch):

@@ -2,11 +2,13 @@
 
 import itertools
 import json
+import shutil
 
 import pytest
 import study
 import study_table
 import torch
+from PIL import Image
 from study_arms import NAMES, Arm, Control, Varied, best_partners, pair_values
 from timm.data import Mixup
 
@@ -36,8 +38,13 @@ def test_an_arm_is_a_name_and_settings():
     ("text", "message"),
     [
         ("sage", "an arm must be one of none, mixup"),
-        ("mixup,power=2", "mixup must have settings out of prob, alpha, epochs, got 'power'"),
-        ("none,prob=1", "none must have settings out of epochs, got 'prob'"),
+        ("mixup,power=2", "mixup must have settings out of prob, alpha, epochs, each once, got 'power'"),
+        ("still,search_fraction=1", "each once, got 'search_fraction'"),
+        ("none,epochs=1,epochs=2", "each once, got 'epochs'"),
+        ("none,epochs=0", "`epochs` must be at least 1, got 0"),
+        ("mixup,prob=7", "`prob` must lie in [0, 1], got 7.0"),
+        ("mixup,alpha=0", "`alpha` must lie in (0, 1e+06], got 0.0"),
+        ("none,prob=1", "none must have settings out of epochs, each once, got 'prob'"),
         ("gradient,grid=wide", "grid must be a number (int), got 'wide'"),
         ("gradient,pairing=all", "pairing must be one of flip, best, got 'all'"),
         ("gradient,lam_max=2", "`lam_max` must lie in (0, 1], got 2.0"),
@@ -159,9 +166,9 @@ def test_an_interrupted_study_prints_what_it_has(image_folder, tmp_path, capsys,
         return run(self, arm, seed)
 
     monkeypatch.setattr(study.Study, "run", interrupted)
-    study.main(arguments(image_folder, "--arms", "none", "--seeds", 0, 1, "--json", file))
-    out = capsys.readouterr().out
-    assert "interrupted; the same command goes on" in out and "| none | 1 |" in out and len(study_table.read(file)) == 1
+    with pytest.raises(SystemExit, match="interrupted; the same command goes on"):
+        study.main(arguments(image_folder, "--arms", "none", "--seeds", 0, 1, "--json", file))
+    assert "| none | 1 |" in capsys.readouterr().out and len(study_table.read(file)) == 1
 
 
 def test_runs_are_equal_but_for_the_mixing(image_folder, monkeypatch):
@@ -200,7 +207,7 @@ def test_the_time_of_the_auxiliary_model_counts_where_it_is_used(image_folder):
 
 def test_parts_and_held_out_images_do_not_overlap(image_folder):
     def images(*more):
-        made = study.Study(study.parse(arguments(image_folder, "--batch-size", 3, *more)))
+        made = study.Study(study.parse(arguments(image_folder, "--batch-size", 2, *more)))
         return [{image.numpy().tobytes() for image in part} for part in (made.images, made.test_images)]
 
     first, held_out = images("--train-images", 9, "--held-out", 6)
@@ -208,7 +215,9 @@ def test_parts_and_held_out_images_do_not_overlap(image_folder):
     whole, test = images()
     assert (len(first), len(second), len(held_out), len(whole), len(test)) == (9, 9, 6, 24, 6)
     assert held_out == same and first | second | held_out == whole and not test & whole
-    with pytest.raises(SystemExit, match="must fit into the training images, got 0 where 9 are needed; ask for less"):
+    with pytest.raises(
+        SystemExit, match=r"must fit into the training images, got 0 left where 9 are needed, .*; ask for less"
+    ):
         images("--train-images", 9, "--part", 2, "--held-out", 6)
 
 
@@ -230,9 +239,66 @@ def test_augmentation_crops_and_flips(image_folder):
 def test_look_measures_plans_and_trains_no_arm(image_folder, capsys):
     study.main(arguments(image_folder, "--arms", "mixup", "flat", "centred", "still", "--look"))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1:3] == ["mixup {}", "flat {'mask_sd': 0.0, 'moved': 0.0, 'distance': 0.0}"]
-    assert json.loads(lines[3].removeprefix("centred ").replace("'", '"'))["moved"] == 100
+    assert lines[2:4] == ["mixup {}", "flat {'mask_sd': 0.0, 'moved': 0.0, 'distance': 0.0}"]
+    assert json.loads(lines[4].removeprefix("centred ").replace("'", '"'))["moved"] == 100
     assert lines[-1].startswith("still ") and "'moved': 0.0" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--epochs", 0], "argument --epochs: must lie in [1, inf], got 0"),
+        (["--lr", "nan"], "argument --lr: must lie in"),
+        (["--prob", 2], "argument --prob: must lie in [0, 1], got 2"),
+        (["--batch-size", 7], "--batch-size must be even, got 7"),
+        (["--seeds", -1], "argument --seeds: must lie in"),
+        (["--part", 1], "--part 1 needs --train-images"),
+        (["--against", "typo"], "--against must be one of the --arms, got typo"),
+        (["--held-out", 24], "must fit into the training images, got 0 left"),
+        (["--train-split", "nowhere"], "--data-dir must hold both splits"),
+        (["--device", "nothing"], "error: "),
+        (["--json", "no/such/folder/runs.jsonl"], "no/such/folder/runs.jsonl"),
+        (["--plot", "no/such/folder/plot.png"], "no/such/folder/plot.png"),
+    ],
+)
+def test_unfit_flags_are_refused_before_anything_is_trained(flags, message, image_folder, monkeypatch, capsys):
+    monkeypatch.setattr(study.Study, "run", lambda *a: pytest.fail("trained"))
+    with pytest.raises(SystemExit) as caught:
+        study.main(arguments(image_folder, *flags))
+    text = str(caught.value.code) if caught.value.code != 2 else capsys.readouterr().err.splitlines()[-1]
+    assert message in text and "\n" not in text
+
+
+def test_splits_that_do_not_belong_together_are_refused(image_folder, tmp_path):
+    shutil.copytree(image_folder, tmp_path / "odd")
+    shutil.move(tmp_path / "odd" / "validation" / "class2", tmp_path / "odd" / "validation" / "class9")
+    with pytest.raises(SystemExit, match="the same classes, got class2, class9 in one alone"):
+        study.main(arguments(tmp_path / "odd"))
+    shutil.copytree(image_folder, tmp_path / "sizes")
+    for path in (tmp_path / "sizes" / "validation").rglob("*.png"):
+        Image.open(path).resize((20, 24)).save(path)
+    with pytest.raises(SystemExit, match="the images must be of one size, got another in the test split"):
+        study.main(arguments(tmp_path / "sizes"))
+
+
+def test_no_run_is_lost_or_taken_for_another(image_folder, tmp_path, capsys, monkeypatch):
+    """A damaged file, an arm that fails, a repeated arm or seed, another split."""
+    file = tmp_path / "runs.jsonl"
+    ask = arguments(image_folder, "--arms", "none", "none", "--seeds", 0, 0, "--json", file)
+    study.main(ask)
+    assert len(study_table.read(file)) == 1
+    file.write_text(file.read_text() + '[1]\n{"arm": "no')
+    run = study.Study.run
+    monkeypatch.setattr(study.Study, "run", lambda self, arm, seed: run(self, arm, seed) if arm == "none" else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        study.main(arguments(image_folder, "--arms", "none", "mixup", "--seeds", 0, 1, "--json", file))
+    out, err = capsys.readouterr()
+    assert err.count("is no run of study.py and is left out") == 2 and "| none | 1 |" in out
+    study.main(arguments(image_folder, "--arms", "none", "--seeds", 0, 1, "--json", file))
+    assert [run["seed"] for run in study_table.read(file)] == [0, 1]
+    assert "| none | 2 |" in capsys.readouterr().out
+    study.main([*ask, "--test-split", "train"])
+    assert len(study_table.read(file)) == 3
 
 
 def record(arm, seed, accuracy, seconds=10.0, **more):
@@ -244,15 +310,17 @@ def test_the_table_compares_by_seed_and_by_budget():
     runs = [record("mixup", 0, 60.0), record("mixup", 1, 64.0), record("cutmix", 0, 50.0), record("cutmix", 1, 52.0)]
     runs += [record("gradient", 0, 62.0, 20.0, mask_sd=0.25, moved=50.0, distance=4.0)]
     runs += [record("gradient", 1, 66.5, 20.0, mask_sd=0.35, moved=70.0, distance=5.0), record("still", 0, 61.0)]
+    runs += [record("self", 0, 40.0, 50.0)]
     lines = study_table.table(runs).splitlines()
     assert lines[2:] == [
-        "| gradient | 2 | 64.25 ± 3.18 | +2.25 ± 0.25 | 20 | 59.25 | 0.3 | 60 | 4.5 |",
-        "| mixup | 2 | 62.00 ± 2.83 | +0.00 ± 0.00 | 10 | 62.00 |  |  |  |",
-        "| still | 1 | 61.00 | +1.00, one seed | 10 | 61.00 |  |  |  |",
-        "| cutmix | 2 | 51.00 ± 1.41 | -11.00 ± 1.00 | 10 | 51.00 |  |  |  |",
+        "| gradient | 2 | 64.25 ± 3.18 | +2.25 on 2 | 20 | 59.25 | 0.3 | 60 | 4.5 |",
+        "| mixup | 2 | 62.00 ± 2.83 | +0.00 on 2 | 10 | 62.00 |  |  |  |",
+        "| still | 1 | 61.00 | +1.00 on 1 | 10 | 61.00 |  |  |  |",
+        "| cutmix | 2 | 51.00 ± 1.41 | -11.00 on 2 | 10 | 51.00 |  |  |  |",
+        "| self | 1 | 40.00 | -20.00 on 1 | 50 |  |  |  |  |",
     ]
     assert "against mixup" in lines[0] and "against cutmix" in study_table.table(runs, "cutmix")
     noisy = {seed: record("a", seed, value) for seed, value in enumerate((60.0, 64.0, 61.0))}
     level = {seed: record("b", seed, 61.0) for seed in range(3)}
-    assert study_table.difference(noisy, level) == "+0.67 ± 1.20, none"
-    assert study_table.difference(level, noisy) == "-0.67 ± 1.20, none" and study_table.difference(level, None) == ""
+    assert study_table.difference(noisy, level) == "+0.67 ± 1.20 (none)"
+    assert study_table.difference(level, noisy) == "-0.67 ± 1.20 (none)" and study_table.difference(level, None) == ""
