@@ -63,7 +63,7 @@ def table(runs: list[dict], against: str | None = None) -> str:
     against = against or max(timms, key=lambda arm: len(arms[arm]), default=None)
     mean = statistics.mean(values("mixup", "seconds")) if "mixup" in arms else 0
     budget = {seed: SLACK * run["seconds"] for seed, run in arms.get("mixup", {}).items()}
-    rows = [["arm", "seeds", "accuracy % ± sd", f"against {against} ± s.e.", "seconds", "best in mixup's time"]]
+    rows = [["arm", "seeds", "accuracy % ± sd", f"against {against} ± s.e." if against else "", "seconds", "best in mixup's time"]]
     rows[0] += LOOKS.values()
     rows.append(["---"] * len(rows[0]))
     for arm in ranking:
@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> None:
     for runs in recipes.values():
         print(f"\n{describe(runs[0]['recipe'])}\n\n{table(runs, args.against)}")
     if args.plot and recipes:
-        plot({textwrap.fill(describe(runs[0]["recipe"]), 70): runs for runs in recipes.values()}, args.plot)
+        plot({textwrap.fill(describe(runs[0]["recipe"]), 55): runs for runs in recipes.values()}, args.plot)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def torchrun(folder, image_folder, *argv, **environment):
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         env={**os.environ, **threads, **environment},
     )
 

@@ -3,7 +3,6 @@
 import inspect
 import itertools
 import pickle
-import sys
 
 import numpy as np
 import pytest
@@ -604,13 +603,6 @@ def test_without_its_libraries_puzzlemix_names_the_extra(module, package, monkey
     with pytest.raises(ImportError, match=rf'PuzzleMix needs {package}, .* pip install "sage-timm\[methods\]"'):
         create_mixup("puzzlemix", saliency=bump)
     assert create_mixup("comixup", saliency=bump)
-
-
-def test_the_package_imports_no_graph_library():
-    import subprocess
-
-    code = "import sys, sage_timm; sys.exit('maxflow' in sys.modules or 'scipy' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_no_process_or_thread_is_left_behind():

@@ -67,7 +67,7 @@ def test_quickstart(tmp_path):
     (tmp_path / ".venv" / "bin" / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     (tmp_path / ".venv" / "bin" / "python").chmod(0o755)
     shutil.copy(ROOT / "pyproject.toml", tmp_path / ".venv" / "installed")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
     def run():
         command = ["bash", str(tmp_path / "scripts" / "quickstart.sh")]
