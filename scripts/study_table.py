@@ -63,8 +63,8 @@ def table(runs: list[dict], against: str | None = None) -> str:
     against = against or max(timms, key=lambda arm: len(arms[arm]), default=None)
     mean = statistics.mean(values("mixup", "seconds")) if "mixup" in arms else 0
     budget = {seed: SLACK * run["seconds"] for seed, run in arms.get("mixup", {}).items()}
-    rows = [["arm", "seeds", "accuracy % ± sd", f"against {against} ± s.e." if against else "", "seconds", "best in mixup's time"]]
-    rows[0] += LOOKS.values()
+    compared = f"against {against} ± s.e." if against else ""
+    rows = [["arm", "seeds", "accuracy % ± sd", compared, "seconds", "best in mixup's time", *LOOKS.values()]]
     rows.append(["---"] * len(rows[0]))
     for arm in ranking:
         accuracy = values(arm, "accuracy")
