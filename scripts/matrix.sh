@@ -17,17 +17,8 @@ rm -rf .matrix/dist
 wheel=$(ls "$PWD"/.matrix/dist/*.whl)
 echo "built $(cd .matrix/dist && ls | tr '\n' ' ')"
 
-failed=0
-for row in "${rows[@]}"; do
-    read -r python torch torchvision timm <<< "$row"
-    environment="$PWD/.matrix/$(basename "$python")-$torch-$timm"
-    "$python" -m venv --clear "$environment"
-    pip=("$environment/bin/pip" install --quiet --disable-pip-version-check)
-    "${pip[@]}" "torch==$torch" "torchvision==$torchvision" "timm==$timm" "$wheel"
-    version=$("$environment/bin/python" -c "import platform; print(platform.python_version())")
-
-    # without the extras: everything but the pictures and the methods that need a solver
-    (cd "$environment" && bin/python - <<'EOF') || { failed=1; continue; }
+smoke() {  # without the extras: everything but the pictures and the methods that need a solver
+    "$1/bin/python" - <<'EOF'
 import sys
 
 import torch
@@ -45,8 +36,25 @@ for method in METHODS:
         assert method == "puzzlemix" and 'pip install "sage-timm[methods]"' in str(error), error
 assert not {"matplotlib", "scipy", "maxflow"} & sys.modules.keys()
 EOF
-    "${pip[@]}" "torch==$torch" "torchvision==$torchvision" "timm==$timm" "$wheel[dev]"
-    outcome=$("$environment/bin/pytest" -q -n 2 -p no:cacheprovider tests 2>&1 | tee "$environment/pytest.log" | tail -1) || failed=1
-    echo "| $version | $torch | $torchvision | $timm | ${outcome//=/} |" | tee -a .matrix/results.md
+}
+
+check() {  # ENVIRONMENT PYTHON TORCH TORCHVISION TIMM: leaves the outcome in words
+    local versions=("torch==$3" "torchvision==$4" "timm==$5") pip=("$1/bin/pip" install --quiet --disable-pip-version-check)
+    outcome="could not be installed"
+    "$2" -m venv --clear "$1" && "${pip[@]}" "${versions[@]}" "$wheel" || return 1
+    outcome="fails without the extras"
+    (cd "$1" && smoke "$1") || return 1
+    outcome="the extras could not be installed"
+    "${pip[@]}" "${versions[@]}" "$wheel[dev]" || return 1
+    "$1/bin/pytest" -q -n 2 -p no:cacheprovider tests > "$1/pytest.log" 2>&1 && local good=0 || local good=1
+    outcome=$(tail -1 "$1/pytest.log")
+    return $good
+}
+
+failed=0
+for row in "${rows[@]}"; do
+    read -r python torch torchvision timm <<< "$row"
+    check "$PWD/.matrix/$(basename "$python")-$torch-$timm" "$python" "$torch" "$torchvision" "$timm" || failed=1
+    echo "| $(basename "$python") | $torch | $torchvision | $timm | ${outcome//=/} |" | tee -a .matrix/results.md
 done
 exit $failed
