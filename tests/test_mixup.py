@@ -514,6 +514,16 @@ def test_a_resumed_run_mixes_as_the_uninterrupted_one(method, workers, image_fol
         assert all(torch.equal(resumed[key], whole[key]) for key in whole) == restored
 
 
+def test_the_state_holds_the_devices_generator_where_cuda_is_in_use(monkeypatch):
+    seen, state = [], torch.arange(16, dtype=torch.uint8)
+    for name, value in (("is_initialized", True), ("is_available", True), ("get_rng_state", state)):
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", seen.append)
+    mixup = SageMixup(num_classes=7, saliency=flat)
+    mixup.load_state_dict(mixup.state_dict())
+    assert len(seen) == 1 and torch.equal(seen[0], state)
+
+
 def damaged(**changes):
     state = SageMixup(num_classes=7, saliency=flat).state_dict()
     name, keys, position, *rest = state["numpy"]

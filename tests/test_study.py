@@ -69,6 +69,40 @@ def test_every_arm_mixes(name, tiny_model, image_folder):
     assert soft.shape == (4, 5) and torch.allclose(soft.sum(1), torch.ones(4))
 
 
+def test_every_setting_reaches_what_mixes(tiny_model):
+    text = "gradient+cutmix,prob=.3,alpha=.7,blur=.1,power=2,grid=5,lam_max=.9,search_fraction=.2"
+    mix = Arm.parse(text + ",weight=retained,pairing=best").create(5, 1.0, tiny_model, lambda: tiny_model)
+    assert (mix.mix_prob, mix.mixup_alpha, mix.cutmix_alpha, mix.num_classes) == (0.3, 0.7, 1.0, 5)
+    assert (mix.saliency.blur, mix.saliency.power, mix.saliency.grid) == (0.1, 2, 5)
+    assert mix.method == Varied(0.9, 0.2, "retained", "best")
+    for name in ("random", "spectral", "self", "puzzlemix"):
+        mix = Arm.parse(name + ",prob=.3,alpha=.7,blur=.1,power=2,grid=5").create(
+            5, 1.0, tiny_model, lambda: tiny_model
+        )
+        assert (mix.saliency.blur, mix.saliency.power, mix.saliency.grid) == (0.1, 2, 5), name
+        assert (mix.mix_prob, mix.mixup_alpha) == (0.3, 0.7), name
+    mix = Arm.parse("mixup+cutmix,alpha=.7").create(5, 0.4, None, None)
+    assert (mix.mix_prob, mix.mixup_alpha, mix.cutmix_alpha, mix.label_smoothing) == (0.4, 0.7, 0.7, 0)
+
+
+def test_every_flag_reaches_the_training(image_folder, monkeypatch):
+    trained, rates, sgd = [], [], torch.optim.SGD
+    flags = ["--model", "resnet18", "--epochs", 9, "--auxiliary-epochs", 7, "--prob", 0.3, "--lr", 0.02]
+    made = study.Study(study.parse(arguments(image_folder, *flags)))
+    monkeypatch.setattr(torch.optim, "SGD", lambda weights, lr, **k: rates.append(lr) or sgd(weights, lr, **k))
+    made.train(made.create_model("narrow"), 1, 0)
+    assert rates == [0.02]
+
+    def recorded(model, epochs, seed, mix=None, report=None):
+        trained.append((model.num_features, epochs, getattr(mix, "mix_prob", None)))
+        return 1.0, [[1, 1.0, 50.0]]
+
+    monkeypatch.setattr(made, "train", recorded)
+    for arm in ("none", "gradient", "gradient,prob=.6,epochs=4"):
+        made.run(arm, 0)
+    assert trained == [(512, 9, None), (128, 7, None), (512, 9, 0.3), (512, 4, 0.6)]
+
+
 def test_a_flat_map_that_stays_in_place_is_timms_mixup():
     import numpy as np
 
