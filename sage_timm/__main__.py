@@ -1,6 +1,6 @@
 """`python -m sage_timm SCRIPT ARGS --sage`."""
 
-from .launch import main
+from .launcher.cli import main
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""Shape, dtype and value rules, each an error with the rule, the value got and the way out."""
+"""Rules for arguments, shapes, dtypes and values; each error states the rule, the value and what to do."""
 
 import importlib.util
 import warnings
@@ -34,7 +34,7 @@ def check_count(name: str, value: object, low: int) -> int:
 
 
 def check_span(name: str, value: object) -> None:
-    """Refuse what is no pair (min, max) of numbers with 0 <= min < max <= 1."""
+    """Raise unless `value` is a pair (min, max) of numbers with 0 <= min < max <= 1."""
     pair = isinstance(value, Sequence) and len(value) == 2 and all(isinstance(v, Real) for v in value)
     if not (pair and 0 <= value[0] < value[1] <= 1):
         raise ValueError(f"`{name}` must be a pair (min, max) with 0 <= min < max <= 1, got {value!r}")
@@ -47,7 +47,7 @@ def check_library(module: str, user: str, package: str, extra: str) -> None:
 
 
 def check_images(images: torch.Tensor) -> None:
-    """Refuse what is no non-empty floating-point batch [B, C, H, W]."""
+    """Raise unless `images` is a non-empty floating-point batch [B, C, H, W]."""
     if not isinstance(images, torch.Tensor):
         raise TypeError(f"`images` must be a tensor [B, C, H, W], got {type(images).__name__}")
     if images.ndim != 4 or 0 in images.shape:
@@ -58,24 +58,34 @@ def check_images(images: torch.Tensor) -> None:
         )
 
 
-def check_target(target: torch.Tensor, batch_size: int, num_classes: int, multi_label: bool) -> None:
-    """Refuse targets that are neither [B] integer labels nor [B, num_classes] class weights."""
-    labels = "" if multi_label else f"labels [{batch_size}] or "
-    rule = f"`target` must hold {labels}class weights [{batch_size}, {num_classes}]"
+def check_target(
+    target: object, batch_size: int, num_classes: int | None, multi_label: bool = False, name: str = "target"
+) -> None:
+    """Raise unless `target` holds integer labels [B] or class weights [B, num_classes]; None accepts any width.
+
+    Args:
+        target: what to check.
+        batch_size: number of images, B.
+        num_classes: number of classes, or None.
+        multi_label: labels [B] are not accepted.
+        name: what the error calls the target.
+    """
+    labels = "" if multi_label else f"integer labels [{batch_size}] or "
+    rule = f"`{name}` must hold {labels}class weights [{batch_size}, {num_classes or 'num_classes'}]"
     if not isinstance(target, torch.Tensor):
         raise TypeError(f"{rule}, got {type(target).__name__}")
     if target.ndim == 1 and not multi_label and len(target) == batch_size:
-        if target.is_floating_point():
-            raise TypeError(
-                f"`target` must hold integer labels, got {_describe(target)}; convert them by target.long()"
-            )
-    elif tuple(target.shape) != (batch_size, num_classes):
-        way = "squeeze(1) them" if tuple(target.shape) == (batch_size, 1) else "num_classes and multi_label decide"
-        raise ValueError(f"{rule}, got {_describe(target)}; {way}")
+        if target.is_floating_point() or target.is_complex():
+            raise TypeError(f"{rule}, got {_describe(target)}; convert labels by .long()")
+        if num_classes is None:
+            raise ValueError(f"`num_classes` must be given for {name} [{batch_size}], got None")
+    elif target.ndim != 2 or len(target) != batch_size or num_classes not in (None, target.shape[1]):
+        hint = "squeeze(1) them" if tuple(target.shape) == (batch_size, 1) else "check num_classes and multi_label"
+        raise ValueError(f"{rule}, got {_describe(target)}; {hint}")
 
 
 def check_saliency(saliency: torch.Tensor, images: torch.Tensor) -> None:
-    """Refuse what is no floating-point map [B, 1, h, w] on the device of the images [B, C, H, W]."""
+    """Raise unless `saliency` is a floating-point map [B, 1, h, w] on the device of the images [B, C, H, W]."""
     rule = f"a saliency source must return floating-point maps [{len(images)}, 1, h, w] on {images.device}"
     if not isinstance(saliency, torch.Tensor):
         raise TypeError(f"{rule}, got {type(saliency).__name__}")
@@ -97,18 +107,17 @@ class ValueChecks:
         self._pending = []
         self._warned = False
 
-    def labels(self, target: torch.Tensor, num_classes: int) -> None:
+    def labels(self, target: torch.Tensor, num_classes: int, name: str = "target") -> None:
         """Raise ValueError where an integer label [B] lies outside [0, num_classes)."""
+        if not len(target):
+            return
         extremes = torch.stack(target.long().aminmax())
 
         def act(found: torch.Tensor) -> None:
             low, high = found.tolist()
             if low < 0 or high >= num_classes:
-                way = (
-                    "drop images without a label" if low < 0 else "set num_classes (--num-classes) to that of the data"
-                )
-                got = low if low < 0 else high
-                raise ValueError(f"`target` must hold labels in [0, {num_classes - 1}], got {got}; {way}")
+                got, hint = (low, "drop images without a label") if low < 0 else (high, "check `num_classes`")
+                raise ValueError(f"`{name}` must hold labels in [0, {num_classes - 1}], got {got}; {hint}")
 
         self._submit(extremes, act)
 
@@ -121,9 +130,9 @@ class ValueChecks:
             unfit, empty = found.tolist()
             if (unfit or empty) and not self._warned:
                 self._warned = True
-                told = f"{unfit} saliency values of a batch are negative or not finite and count as 0" if unfit else ""
-                bare = "a batch's saliency is 0 everywhere and counts as uniform" if empty else ""
-                warnings.warn("; ".join(filter(None, (told, bare))) + "; this is said once", stacklevel=2)
+                bad = f"{unfit} saliency values of a batch are negative or not finite and count as 0" if unfit else ""
+                bare = "the saliency of a batch is 0 everywhere and counts as uniform" if empty else ""
+                warnings.warn("; ".join(filter(None, (bad, bare))) + " (shown once)", stacklevel=2)
 
         self._submit(torch.stack([unfit, empty.to(unfit.dtype)]), act)
 
@@ -141,3 +150,9 @@ class ValueChecks:
 
     def __getstate__(self) -> dict:
         return {"_pending": [], "_warned": self._warned}
+
+
+def first_line(error: Exception) -> str:
+    """Return an error's type and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -1,7 +1,6 @@
 """`SageMixup` and `create_mixup`: SAGE, or any other method, behind the surface of timm's Mixup."""
 
 import inspect
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,33 +8,50 @@ import torch
 from timm.data import Mixup
 from timm.data.mixup import cutmix_bbox_and_lam
 
-from .checks import ValueChecks, check_count, check_images, check_number, check_saliency, check_span, check_target
-from .draws import eager, generator_state, set_generator_state
+from .checks import check_count, check_images, check_number, check_span
 from .methods import Method, create_method
-from .methods.cutmix import CutMix, paste
+from .methods.boxes import box_plan
+from .methods.cutmix import CutMix
 from .methods.sage import SAGE
-from .plan import Batch, MixPlan
-from .saliency import Source, create_saliency
+from .plan import MixPlan
+from .planner import MAX_ALPHA, Planner
+from .rng import eager, generator_state, set_generator_state
+from .saliency import DEFAULT_SOURCE, Saliency, Source
 
 MODES = ("batch", "pair", "elem")
-MAX_ALPHA = 1e6  # Beta(alpha, alpha) is 0.5 to three digits there
 
 
 class MethodMixup(Mixup):
     """Mix images and targets by a method, or by CutMix for its share, with the arguments and the call of timm's Mixup.
 
-    Image i is mixed with image B - 1 - i, as in timm (Co-Mixup chooses for itself). What a run draws is drawn from
-    NumPy's global generator, in timm's order; what a method draws beyond that, from torch's.
+    Image i is mixed with image B - 1 - i, as in timm (Co-Mixup chooses for itself). Whether, how strongly and where to
+    mix is drawn from NumPy's global generator in timm's order, so that the same seed gives timm's own sequence; a
+    method's extra randomness uses torch's generator.
 
     Args:
         method: makes the plan of a batch (see `sage_timm.methods`).
         mixup_alpha: parameter of Beta(alpha, alpha) (Co-Mixup: Dirichlet), which the method's ratio is drawn from; > 0.
         cutmix_alpha: Beta parameter of CutMix; > 0 gives CutMix the share `switch_prob`. Where CutMix is the method
             itself it takes this alpha, mixup_alpha where this is 0, and all of the share.
-        saliency: as in `SageMixup`, and not looked at by methods that use none; None for 'gradient'.
-        cutmix_minmax, prob, switch_prob, mode, correct_lam, label_smoothing, num_classes, multi_label: see `SageMixup`.
+        cutmix_minmax: smallest and largest side of the CutMix box as a share of the image's; overrides cutmix_alpha.
+        prob: probability of mixing a batch, a pair or an element.
+        switch_prob: share of CutMix where both are active.
+        mode: one draw per 'batch', 'pair' or 'elem'. What a method looks at is each image's own in every mode.
+        correct_lam: correct CutMix's label weight by the clipped area of the box.
+        label_smoothing: smoothing of the targets, in [0, 1].
+        num_classes: number of classes.
+        multi_label: targets are dense multi-label [B, num_classes]; each label is smoothed towards 0.5.
+        saliency: a source's name (see `create_saliency`), or any callable
+            (images [B, C, H, W], target [B, num_classes]) -> [B, 1, h, w], non-negative; None for 'gradient'. It gets
+            the batch itself and must not change it; plain labels reach it as one-hot rows. Ignored by methods that use
+            no saliency.
 
-    What is raised and how it differs from timm's: see `SageMixup`.
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or out of range.
+        RuntimeError: the saliency model's weights cannot be loaded.
+
+    Differs: timm mixes in place and refuses odd batches; here the input is not changed, and the middle image of an odd
+    batch, its own partner, stays unmixed.
     """
 
     def __init__(
@@ -60,7 +76,7 @@ class MethodMixup(Mixup):
             mixup_alpha, cutmix_alpha = 0, cutmix_alpha or mixup_alpha
         elif mixup_alpha == 0:
             name = type(method).__name__
-            raise ValueError(f"`mixup_alpha` must be > 0 for {name} to mix, got 0; set 1.0, or take CutMix alone")
+            raise ValueError(f"`mixup_alpha` must be > 0 for {name} to mix, got 0; set it to 1.0, or use CutMix alone")
         if cutmix_minmax is not None:
             check_span("cutmix_minmax", cutmix_minmax)
         check_number("prob", prob, 0, 1)
@@ -73,13 +89,17 @@ class MethodMixup(Mixup):
             mixup_alpha, cutmix_alpha, cutmix_minmax, prob, switch_prob, mode, correct_lam, label_smoothing, num_classes
         )
         self.multi_label = multi_label
-        self.method = method
-        self.saliency = None
-        if method.uses_saliency:
-            self.saliency = create_saliency(saliency or "gradient") if isinstance(saliency, str | None) else saliency
-            if not callable(self.saliency):
-                raise TypeError(f"`saliency` must be a source's name or a callable, got {type(saliency).__name__}")
-        self._value_checks = ValueChecks()
+        self.planner = Planner(method, saliency, num_classes, multi_label)
+
+    @property
+    def method(self) -> Method:
+        """The method that makes the plans."""
+        return self.planner.method
+
+    @property
+    def saliency(self) -> Saliency | None:
+        """The saliency source; None for methods that use none."""
+        return self.planner.source
 
     def __repr__(self) -> str:
         cutmix = f"min-max {self.cutmix_minmax}" if self.cutmix_minmax else f"alpha {self.cutmix_alpha:g}"
@@ -110,21 +130,27 @@ class MethodMixup(Mixup):
             TypeError, ValueError: a wrong shape or kind, or a label out of range (on an accelerator this is found one
                 batch late, so that the host need not wait).
         """
-        plan = self.plan(x, target)
-        target = self._smoothed(self._class_weights(x, target))
+        weights = self._checked(x, target)
+        plan = self._plan(x, weights)
+        weights = self._smoothed(weights)
         if plan is None:
-            return x, target
-        return plan.mix_images(x), plan.mix_target(target)
+            return x, weights
+        return plan.mix_images(x), plan.mix_target(weights)
 
     @eager
     def plan(self, x: torch.Tensor, target: torch.Tensor) -> MixPlan | None:
         """Draw and search for a batch without applying it; None where nothing is to be mixed. Arguments: the call's."""
+        return self._plan(x, self._checked(x, target))
+
+    def _checked(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Check a batch and return its class weights on the device of the images."""
         check_images(x)
-        check_target(target, len(x), self.num_classes, self.multi_label)
-        if target.ndim == 1:
-            self._value_checks.labels(target, self.num_classes)
-        if len(x) == 1 and self.mixup_enabled:
-            warnings.warn("a batch of 1 image has no partner to mix with and stays as it is", stacklevel=2)
+        weights = self.planner.class_weights(target, len(x), x.device)
+        if self.mixup_enabled:
+            self.planner.warn_if_alone(x)
+        return weights
+
+    def _plan(self, x: torch.Tensor, weights: torch.Tensor) -> MixPlan | None:
         mixed, lam, use_cutmix, box = self._draw(x.shape)
         if not mixed.any():
             return None
@@ -133,14 +159,13 @@ class MethodMixup(Mixup):
             return torch.from_numpy(values).to(x.device, non_blocking=True)
 
         partner = torch.arange(len(x) - 1, -1, -1, device=x.device)
-        lam, by_method = on_device(lam), mixed & ~use_cutmix
-        if not by_method.all():
-            others = paste(on_device(box), partner, lam, tuple(x.shape[-2:]))
-            if not by_method.any():
-                return others
-        saliency = self._saliency_of(x, target) if self.method.uses_saliency else None
-        plan = self.method(Batch(x, saliency, partner, lam, self.mixup_alpha))
-        return plan if by_method.all() else plan.where(on_device(by_method), others)
+        ratio, by_method = on_device(lam), mixed & ~use_cutmix
+        # Boxes serve CutMix's share and, empty where nothing is mixed, the images that stay as they are.
+        boxes = None if by_method.all() else box_plan(on_device(box), partner, ratio, (x.shape[-2], x.shape[-1]))
+        if boxes is not None and not by_method.any():
+            return boxes
+        plan = self.planner.plan(x, weights, partner, ratio, self.mixup_alpha)
+        return plan if boxes is None else plan.where(on_device(by_method), boxes)
 
     def state_dict(self) -> dict:
         """Return the state of the random generators that mixes are drawn from: NumPy's and torch's global ones.
@@ -153,12 +178,6 @@ class MethodMixup(Mixup):
     def load_state_dict(self, state: dict) -> None:
         """Set the global random generators to a state of `state_dict`; ValueError where it is none."""
         set_generator_state(state)
-
-    def _saliency_of(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        saliency = self.saliency(x, self._class_weights(x, target))
-        check_saliency(saliency, x)
-        self._value_checks.saliency(saliency)
-        return saliency.float().nan_to_num(0, 0, 0).clamp_min(0)
 
     def _draw(self, shape: torch.Size) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Draw which are mixed, lam, which by CutMix's share [B] each, its box [B, 4] (top, bottom, left, right)."""
@@ -206,13 +225,6 @@ class MethodMixup(Mixup):
                 lam[used] = np.random.beta(alpha, alpha, count)[used]
         return np.random.rand(count) < self.mix_prob, lam.astype(np.float32), use_cutmix
 
-    def _class_weights(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Return the targets as class weights [B, num_classes] float32 on the device of `x`."""
-        target = target.to(x.device)
-        if target.ndim == 1:
-            target = target.long()[:, None] == torch.arange(self.num_classes, device=x.device)
-        return target.float()
-
     def _smoothed(self, weights: torch.Tensor) -> torch.Tensor:
         """Smooth class weights as timm does: towards uniform, or each towards 0.5 for multi-label targets."""
         off_value = self.label_smoothing * 0.5 if self.multi_label else self.label_smoothing / self.num_classes
@@ -223,32 +235,16 @@ class MethodMixup(Mixup):
 class SageMixup(MethodMixup):
     """Mix images and targets by SAGE, or by CutMix for its share, with the arguments and the call of timm's Mixup.
 
-    Image i is mixed with image B - 1 - i, as in timm. What a run draws is drawn from NumPy's global generator, in
-    timm's order; with `search_fraction` < 1 also from torch's.
-
     Args:
-        mixup_alpha: parameter of Beta(alpha, alpha), which SAGE's ratio is drawn from; > 0.
-        cutmix_alpha: Beta parameter of CutMix; > 0 gives CutMix the share `switch_prob`.
-        cutmix_minmax: smallest and largest side of the CutMix box as a share of the image's; overrides cutmix_alpha.
-        prob: probability of mixing a batch, a pair or an element.
-        switch_prob: share of CutMix where both are active.
-        mode: one draw per 'batch', 'pair' or 'elem'. SAGE's mask and translation are each image's own in every mode.
-        correct_lam: correct CutMix's label weight by the clipped area of the box.
-        label_smoothing: smoothing of the targets, in [0, 1].
-        num_classes: number of classes.
-        multi_label: targets are dense multi-label [B, num_classes]; each label is smoothed towards 0.5.
-        saliency: a source's name (see `create_saliency`), or any callable
-            (images [B, C, H, W], target [B, num_classes]) -> [B, 1, h, w], non-negative. It gets the batch itself and
-            must not change it; plain labels reach it as one-hot rows.
+        mixup_alpha, cutmix_alpha, cutmix_minmax, prob, switch_prob, mode, correct_lam, label_smoothing, num_classes,
+            multi_label, saliency: see `MethodMixup`; the first ten are timm's, in timm's order.
         lam_max: SAGE's ratio, the own image's share of saliency mass, is lam_max * Beta(alpha, alpha); in (0, 1].
-        search_fraction: chance of each translation to be tried, in (0, 1]; 1 tries all.
+        search_fraction: chance of each translation to be tried, in (0, 1]; 1 tries all. Drawn from torch's generator.
 
     Raises:
-        TypeError, ValueError: an argument is of the wrong kind or out of range.
-        RuntimeError: the saliency model's weights can't be had.
+        TypeError, ValueError, RuntimeError: see `MethodMixup`.
 
     Reference: Ma et al., "SAGE: Saliency-Guided Mixup with Optimal Rearrangements", BMVC 2022.
-    Differs: not in place; odd batches work, their middle image, its own partner, stays unmixed.
     """
 
     def __init__(
@@ -264,22 +260,22 @@ class SageMixup(MethodMixup):
         num_classes: int = 1000,
         multi_label: bool = False,
         *,
-        saliency: str | Source = "gradient",
+        saliency: str | Source | None = DEFAULT_SOURCE,
         lam_max: float = 0.6,
         search_fraction: float = 1.0,
     ) -> None:
         super().__init__(
             SAGE(lam_max, search_fraction),
-            mixup_alpha,
-            cutmix_alpha,
-            cutmix_minmax,
-            prob,
-            switch_prob,
-            mode,
-            correct_lam,
-            label_smoothing,
-            num_classes,
-            multi_label,
+            mixup_alpha=mixup_alpha,
+            cutmix_alpha=cutmix_alpha,
+            cutmix_minmax=cutmix_minmax,
+            prob=prob,
+            switch_prob=switch_prob,
+            mode=mode,
+            correct_lam=correct_lam,
+            label_smoothing=label_smoothing,
+            num_classes=num_classes,
+            multi_label=multi_label,
             saliency=saliency,
         )
 
@@ -295,7 +291,7 @@ def create_mixup(method: str = "sage", /, **settings) -> MethodMixup:
     Raises:
         TypeError, ValueError: an unknown or unfit method or setting.
         ImportError: a library of the extra `methods` is missing.
-        RuntimeError: the saliency model's weights can't be had.
+        RuntimeError: the saliency model's weights cannot be loaded.
     """
     common = set(inspect.signature(MethodMixup).parameters) - {"method"}
     own = {name: value for name, value in settings.items() if name not in common}

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from .checks import check_images, check_target
-from .rearrange import translate, unit_mass
+from .tensors import translate, unit_mass
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Batch:
         partner: [B] int64, the image that each image is to be mixed with.
         lam: [B] float32 in [0, 1], draws from Beta(alpha, alpha), the share of the own image.
         alpha: parameter of that distribution, > 0.
+        std: per-channel standard deviation the images are normalised with, for images in [0, 1]; None where unknown.
     """
 
     images: torch.Tensor
@@ -26,11 +27,13 @@ class Batch:
     partner: torch.Tensor
     lam: torch.Tensor
     alpha: float
+    std: tuple[float, ...] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
         """(H, W) of the images."""
-        return tuple(self.images.shape[-2:])
+        height, width = self.images.shape[-2:]
+        return height, width
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,11 @@ class MixPlan:
             return images
         return translate(images, self.translation[:, min(k, self.translation.shape[1] - 1)])
 
+    def _weighted(self, images: torch.Tensor, k: int) -> torch.Tensor:
+        # A product with a mask of 0 would let infinities and NaN through.
+        mask = self.mask[:, k : k + 1]
+        return torch.where(mask > 0, mask * self._moved(images, k), 0)
+
     def mix_images(self, images: torch.Tensor) -> torch.Tensor:
         """Sum each output's sources, each moved and weighted by its mask; a source is 0 where it has left the frame.
 
@@ -86,9 +94,9 @@ class MixPlan:
         """
         check_images(images)
         channels_last = not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last)
-        mixed = self.mask[:, :1] * self._moved(images, 0)
+        mixed = self._weighted(images, 0)
         for k in range(1, self.source.shape[1]):
-            mixed += self.mask[:, k : k + 1] * self._moved(images, k)
+            mixed += self._weighted(images, k)
         return mixed.to(images.dtype).contiguous(
             memory_format=torch.channels_last if channels_last else torch.contiguous_format
         )
@@ -109,7 +117,7 @@ class MixPlan:
             source that appears more than once, or with lam 0, it is that of the entry alone.
         """
         maps = unit_mass(F.interpolate(saliency.float(), self.mask.shape[-2:], mode="bilinear"))
-        kept = [(self.mask[:, k : k + 1] * self._moved(maps, k)).sum((1, 2, 3)) for k in range(self.source.shape[1])]
+        kept = [self._weighted(maps, k).sum((1, 2, 3)) for k in range(self.source.shape[1])]
         return torch.stack(kept, 1)
 
     def where(self, condition: torch.Tensor, other: "MixPlan") -> "MixPlan":

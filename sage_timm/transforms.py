@@ -1,8 +1,6 @@
 """`SageMix`: SAGE, or any other method, as a torchvision.transforms.v2 transform of batches."""
 
-import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import PIL.Image
@@ -11,11 +9,12 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from .checks import ValueChecks, check_count, check_number, check_saliency
-from .methods import create_method
-from .mixup import MAX_ALPHA
-from .plan import Batch, MixPlan
-from .saliency import Source, create_saliency
+from .checks import check_count, check_number
+from .methods import Method, create_method
+from .plan import MixPlan
+from .planner import MAX_ALPHA, Planner
+from .rng import eager
+from .saliency import DEFAULT_SOURCE, Saliency, Source
 
 REFUSED = (PIL.Image.Image, *(getattr(tv_tensors, n, ()) for n in ("BoundingBoxes", "Mask", "KeyPoints", "Video")))
 
@@ -89,7 +88,7 @@ class SageMix(v2.Transform):
         alpha: float = 1.0,
         num_classes: int | None = None,
         labels_getter: Callable[[Any], torch.Tensor] | str = "default",
-        saliency: str | Source = "gradient",
+        saliency: str | Source | None = DEFAULT_SOURCE,
         method: str = "sage",
         **settings,
     ) -> None:
@@ -100,64 +99,80 @@ class SageMix(v2.Transform):
             raise ValueError(f"`labels_getter` must be 'default' or a function, got {labels_getter!r}")
         self.labels_getter = find_labels if labels_getter == "default" else labels_getter
         try:
-            self.method = create_method(method, **settings)
+            made = create_method(method, **settings)
         except TypeError as error:
             raise TypeError(f"{error}; SageMix has alpha, num_classes, labels_getter, saliency and method") from error
-        self.saliency = None
-        if self.method.uses_saliency:
-            self.saliency = create_saliency(saliency) if isinstance(saliency, str) else saliency
-            if not callable(self.saliency):
-                raise TypeError(f"`saliency` must be a source's name or a callable, got {type(saliency).__name__}")
-        self._value_checks = ValueChecks()
+        self.planner = Planner(made, saliency, self.num_classes, name="labels")
+
+    @property
+    def method(self) -> Method:
+        """The method that makes the plans."""
+        return self.planner.method
+
+    @property
+    def saliency(self) -> Saliency | None:
+        """The saliency source; None for methods that use none."""
+        return self.planner.source
 
     def extra_repr(self) -> str:
         """Say what mixes."""
         saliency = f", saliency={self.saliency!r}" if self.saliency else ""
         return f"{self.method!r}, alpha={self.alpha}, num_classes={self.num_classes}{saliency}"
 
-    @torch.no_grad()
+    @eager
     def forward(self, *inputs: Any) -> Any:
         """Mix a sample."""
         inputs = inputs if len(inputs) > 1 else inputs[0]
         flat, spec = tree_flatten(inputs)
         if refused := [item for item in flat if isinstance(item, REFUSED)]:
-            raise ValueError(f"SageMix mixes batches of images [B, C, H, W] alone, got {type(refused[0]).__name__}")
+            raise ValueError(f"SageMix mixes batches of images and does not support {type(refused[0]).__name__}")
         labels = self.labels_getter(inputs)
-        self._check_labels(labels)
         if not any(item is labels for item in flat):
-            raise ValueError("`labels_getter` must return the sample's own tensor, got another one, such as a copy")
+            raise ValueError(f"`labels_getter` must return a tensor of the sample itself, got {_outline(labels)}")
         images = [item for item in flat if isinstance(item, tv_tensors.Image)]
         images = images or [item for item in flat if _is_plain(item) and item is not labels][:1]
         if not images:
             raise ValueError(f"the sample must hold a batch of images [B, C, H, W], got {_outline(inputs)}")
         for batch in images:
-            self._check_images(batch, labels, images[0])
+            self._check_images(batch, images[0])
         params = self.make_params([images[0], labels])
         changed = [labels, *images]
         flat = [self.transform(v, params) if any(v is c for c in changed) else v for v in flat]
         return tree_unflatten(flat, spec)
 
+    @eager
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw and search for a batch: {'plan': MixPlan or None, 'labels': the labels}, given [images, labels]."""
+        """Draw and search for a batch, given [images, labels].
+
+        Returns:
+            'labels': the labels, 'weights': their class weights, 'plan': the MixPlan, None for a single image.
+        """
         images, labels = flat_inputs
-        if len(images) == 1:
-            warnings.warn("a batch of 1 image has no partner to mix with and stays as it is", stacklevel=2)
-            return {"plan": None, "labels": labels}
-        pixels, method = images.as_subclass(torch.Tensor), self.method
-        raw = not pixels.is_floating_point()
-        if raw:
-            pixels = pixels.float() / 255
-            method = replace(method, std=1.0) if hasattr(method, "std") else method
-        saliency = self._saliency_of(pixels, labels, raw) if method.uses_saliency else None
-        lam = torch.distributions.Beta(*torch.full((2,), float(self.alpha))).sample().to(pixels.device)
+        weights = self.planner.class_weights(labels, len(images))
+        params = {"plan": None, "labels": labels, "weights": weights}
+        self.planner.warn_if_alone(images)
+        if len(images) > 1:
+            params["plan"] = self._plan(images.as_subclass(torch.Tensor), weights)
+        return params
+
+    def _plan(self, pixels: torch.Tensor, weights: torch.Tensor) -> MixPlan:
+        if torch.utils.data.get_worker_info() is not None and self.saliency and self.saliency.on_cuda:
+            raise RuntimeError(
+                "SageMix cannot use a saliency model on CUDA in a DataLoader worker; apply it to the batches that "
+                "leave the DataLoader, on their device, or use saliency='spectral'"
+            )
+        normalized = pixels.is_floating_point()
+        pixels = pixels if normalized else pixels.float() / 255
+        lam = torch.distributions.Beta(*torch.full((2,), float(self.alpha), dtype=torch.float32)).sample()
+        lam = lam.to(pixels.device).expand(len(pixels))
         partner = torch.arange(len(pixels), device=pixels.device).roll(1)
-        return {"plan": method(Batch(pixels, saliency, partner, lam.expand(len(pixels)), self.alpha)), "labels": labels}
+        return self.planner.plan(pixels, weights.to(pixels.device), partner, lam, self.alpha, normalized)
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Apply the plan to the labels or to images."""
         plan: MixPlan | None = params["plan"]
         if inpt is params["labels"]:
-            weights = self._class_weights(inpt)
+            weights = params["weights"]
             mixed = weights if plan is None else plan.mix_target(weights.to(plan.lam.device)).to(weights.device)
             return mixed.to(inpt.dtype) if inpt.is_floating_point() else mixed
         if plan is None:
@@ -167,48 +182,10 @@ class SageMix(v2.Transform):
         mixed = mixed if pixels.is_floating_point() else mixed.round().to(torch.uint8)
         return tv_tensors.wrap(mixed, like=inpt) if isinstance(inpt, tv_tensors.Image) else mixed
 
-    def _saliency_of(self, pixels: torch.Tensor, labels: torch.Tensor, raw: bool) -> torch.Tensor:
-        auxiliary = getattr(self.saliency, "auxiliary", None)
-        in_worker = auxiliary is not None and torch.utils.data.get_worker_info() is not None
-        if in_worker and any(parameter.is_cuda for parameter in auxiliary.model.parameters()):
-            raise RuntimeError(
-                "SageMix can't use a saliency model on CUDA in a DataLoader worker; apply it to the batches that "
-                "leave the DataLoader, on their device, or take saliency='spectral'"
-            )
-        if raw and hasattr(self.saliency, "normalized"):
-            pixels = self.saliency.normalized(pixels)
-        saliency = self.saliency(pixels, self._class_weights(labels).to(pixels.device))
-        check_saliency(saliency, pixels)
-        self._value_checks.saliency(saliency)
-        return saliency.float().nan_to_num(0, 0, 0).clamp_min(0)
-
-    def _class_weights(self, labels: torch.Tensor) -> torch.Tensor:
-        if labels.ndim == 1:
-            return (labels.long()[:, None] == torch.arange(self.num_classes, device=labels.device)).float()
-        return labels.float()
-
-    def _check_labels(self, labels: Any) -> None:
-        rule = "labels must be integers [B] or class weights [B, num_classes]"
-        if not isinstance(labels, torch.Tensor) or labels.ndim not in (1, 2):
-            raise ValueError(f"{rule}, got {_outline(labels)}")
-        if labels.ndim == 1 and (labels.is_floating_point() or labels.is_complex()):
-            raise ValueError(f"{rule}, got {labels.dtype} [B]; convert them by labels.long()")
-        if labels.ndim == 2 and self.num_classes not in (None, labels.shape[1]):
-            raise ValueError(f"{rule}, got {tuple(labels.shape)} with num_classes {self.num_classes}; None fits any")
-        if labels.ndim == 1:
-            if self.num_classes is None:
-                raise ValueError(
-                    "`num_classes` must be given for labels [B], got None; or pass labels [B, num_classes]"
-                )
-            if len(labels):
-                self._value_checks.labels(labels, self.num_classes)
-
-    def _check_images(self, images: torch.Tensor, labels: torch.Tensor, first: torch.Tensor) -> None:
+    def _check_images(self, images: torch.Tensor, first: torch.Tensor) -> None:
         if images.ndim != 4 or 0 in images.shape:
             raise ValueError(f"images must be a non-empty batch [B, C, H, W], got {_outline(images)}")
-        if len(images) != len(labels):
-            raise ValueError(f"images and labels must be as many, got {len(images)} images and {len(labels)} labels")
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise TypeError(f"images must be uint8 or floating point, got {images.dtype}")
-        if images.shape[-2:] != first.shape[-2:]:
+        if len(images) != len(first) or images.shape[-2:] != first.shape[-2:]:
             raise ValueError(f"images mixed together must have one size, got {_outline(first)} and {_outline(images)}")

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
+from sage_timm.rearrange import RATES, WEIGHTS, unit_mass
 from timm.data import Mixup
 
 from sage_timm import MethodMixup, create_mixup, create_saliency
 from sage_timm.checks import check_count, check_number
 from sage_timm.methods.sage import SAGE
 from sage_timm.plan import Batch, MixPlan
-from sage_timm.rearrange import RATES, WEIGHTS, unit_mass
 from sage_timm.saliency import Saliency, gaussian_blur
 
 TIMM = {"mixup": (1, 0), "cutmix": (0, 1), "mixup+cutmix": (1, 1)}

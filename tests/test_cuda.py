@@ -6,8 +6,9 @@ import torch
 
 from sage_timm import SageMix, SageMixup, create_mixup, create_saliency
 from sage_timm.methods import METHODS, create_method
+from sage_timm.methods.sage_search import TIE, rearrange, retained_saliency
 from sage_timm.plan import Batch
-from sage_timm.rearrange import TIE, rearrange, retained_saliency, unit_mass
+from sage_timm.tensors import unit_mass
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -9,11 +9,11 @@ import study
 import study_table
 import torch
 from PIL import Image
+from sage_timm.rearrange import rearrange, retained_saliency, unit_mass
 from study_arms import NAMES, Arm, Control, Varied, best_partners, pair_values
 from timm.data import Mixup
 
 from sage_timm.plan import Batch
-from sage_timm.rearrange import rearrange, retained_saliency, unit_mass
 
 RECIPE = ["--test-split", "validation", "--model", "narrow", "--epochs", "2", "--auxiliary-epochs", "1"]
 RECIPE += ["--batch-size", "6", "--device", "cpu"]

@@ -1,7 +1,8 @@
 """One file per mixing method; each turns a `Batch` into a `MixPlan`."""
 
+from collections.abc import Callable
 from dataclasses import fields
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from ..plan import Batch, MixPlan
 from .comixup import CoMixup
@@ -20,14 +21,14 @@ class Method(Protocol):
         uses_saliency: whether `Batch.saliency` is looked at.
     """
 
-    alpha: float
-    uses_saliency: bool
+    alpha: ClassVar[float]
+    uses_saliency: ClassVar[bool]
 
     def __call__(self, batch: Batch) -> MixPlan:
         """Make the plan of a batch."""
 
 
-METHODS = {
+METHODS: dict[str, Callable[..., Method]] = {
     "sage": SAGE,
     "mixup": Mixup,
     "cutmix": CutMix,

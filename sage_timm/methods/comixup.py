@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from ..checks import check_count, check_number
 from ..plan import Batch, MixPlan
-from ..rearrange import spread, unit_mass
+from ..tensors import expand_tiles, unit_mass
 
 BARRED = 1e15  # cost of a label that is not to be used
 PAIRS = np.array([[0, 1], [0, 2], [1, 2]])
@@ -229,5 +229,5 @@ def _as_plan(shares: torch.Tensor, member: torch.Tensor, batch: Batch) -> MixPla
     order = order[:, :used]
     source = inputs.gather(1, order).clamp_min(0).to(device)
     masks = masks.gather(1, order[..., None, None].expand(-1, -1, *masks.shape[2:])).to(device)
-    masks = spread(masks, batch.size).expand(-1, -1, *batch.size)
+    masks = expand_tiles(masks, batch.size).expand(-1, -1, *batch.size)
     return MixPlan(source, masks, masks.mean((2, 3)))

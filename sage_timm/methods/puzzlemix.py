@@ -11,8 +11,9 @@ import torch.nn.functional as F
 
 from ..checks import check_count, check_library, check_number
 from ..plan import Batch, MixPlan
-from ..rearrange import spread, unit_mass
+from ..tensors import expand_tiles, per_channel, unit_mass
 
+IMAGENET_DEFAULT_STD = (0.229, 0.224, 0.225)
 CHUNK = 8  # images that share one graph: larger graphs leave the processor's cache
 
 
@@ -155,8 +156,9 @@ class PuzzleMix:
         t_size: side in pixels of the blocks that move, at most that of the mask's; None for 1/8 of the image's side
             (the authors' 4 px at 32 px).
         block_num: blocks per side of the mask; None draws 2, 4, 8 or 16 for each batch from torch's generator.
-        std: standard deviation the images are normalised with, per channel or one for all: differences are measured
-            between images in [0, 1]. Where they differ by more than 1, seams that attract each other count as 0.
+
+    Differences between images are measured in [0, 1], by `Batch.std` or, where that is unknown, ImageNet's. Where they
+    exceed 1, seams that attract each other count as 0.
 
     Reference: Kim et al., "Puzzle Mix", ICML 2020; their saliency: root mean square of the gradient over channels.
     Differs: mask and moves are exact minima. Blocks are never more than the image's pixels, nor need they divide it.
@@ -170,7 +172,6 @@ class PuzzleMix:
     t_eps: float = 0.8
     t_size: int | None = None
     block_num: int | None = None
-    std: tuple[float, ...] | float = (0.229, 0.224, 0.225)
     alpha: ClassVar[float] = 1.0
     uses_saliency: ClassVar[bool] = True
 
@@ -186,8 +187,6 @@ class PuzzleMix:
         for name in ("t_size", "block_num"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name), 1)
-        for value in (self.std or ("none",)) if isinstance(self.std, (tuple, list)) else (self.std,):
-            check_number("std", value, 0, 1e9, open_low=True)
 
     def __call__(self, batch: Batch) -> MixPlan:
         """Make the plan of a batch."""
@@ -207,9 +206,8 @@ class PuzzleMix:
         cost = mask * own[batch.partner, ..., None] + (1 - mask) * own[..., None]
         cost = cost + self.eta / (grid[0] * grid[1]) * prior[:, None, None]
 
-        std = torch.as_tensor(self.std, device=own.device)
-        std = std if std.numel() == batch.images.shape[1] else std.mean()
-        images = batch.images.float().nan_to_num(0, 0, 0) * std.view(1, -1, 1, 1)
+        images = batch.images.float().nan_to_num(0, 0, 0)
+        images = images * per_channel(batch.std or IMAGENET_DEFAULT_STD, images)
         weights, beta = [], self.beta / math.sqrt(grid[0] * grid[1]) / 16
         for dim, seam in enumerate(smoothness(images, batch.partner, grid, self.neigh_size), 1):
             seam = beta * self.gamma * seam
@@ -228,7 +226,7 @@ class PuzzleMix:
     def moved(self, batch: Batch, mask: torch.Tensor) -> MixPlan:
         """Make the plan for a mask [B, rows, columns] in [0, 1]: move both images' blocks, then apply it."""
         size, grid = batch.size, mask.shape[1:]
-        full = spread(mask, size).expand(-1, *size)[:, None]
+        full = expand_tiles(mask, size).expand(-1, *size)[:, None]
         plan = MixPlan.of_pairs(batch.partner, full, full.mean((1, 2, 3)))
         if self.t_eps == math.inf:
             return plan
@@ -241,7 +239,7 @@ class PuzzleMix:
         maps = unit_mass(F.adaptive_avg_pool2d(batch.saliency, tiles))[:, 0]
         moves = []
         for own, weight in ((maps, mask), (maps[batch.partner], 1 - mask)):
-            wanted = spread(weight > 0, tiles).expand(-1, *tiles)
+            wanted = expand_tiles(weight > 0, tiles).expand(-1, *tiles)
             order = transport(own.double().cpu().numpy(), wanted.cpu().numpy(), self.t_eps)
             moves.append(block_moves(torch.from_numpy(order).to(mask.device), tiles, size))
         return MixPlan(plan.source, plan.mask, plan.lam, torch.stack(moves, 1))

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 
 from ..checks import check_number
 from ..plan import Batch, MixPlan
-from ..rearrange import rearrange, translate, unit_mass
+from ..tensors import translate, unit_mass
+from .sage_search import rearrange
 
 
 def saliency_mask(own: torch.Tensor, other: torch.Tensor, translation: torch.Tensor, ratio: torch.Tensor):

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 
 from ..plan import Batch, MixPlan
-from .cutmix import paste_around
+from .boxes import centred_box_plan
 
 
 def peak(saliency: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -44,4 +44,4 @@ class SaliencyMix:
     def __call__(self, batch: Batch) -> MixPlan:
         """Make the plan of a batch."""
         centre = peak(batch.saliency, batch.size)[batch.partner]
-        return paste_around(centre, batch.partner, batch.lam, batch.size)
+        return centred_box_plan(centre, batch.partner, batch.lam, batch.size)

@@ -1,18 +1,13 @@
 """Time the search, a call and a training step, each against its alternative in the same process.
 
-    python scripts/benchmark.py [--json FILE]
+    python -m scripts.bench.speed [--json FILE]
 
 Every pair is timed in turn, A B A B, after a warm-up, the device synchronised around each call; printed are the median
 with the 10th and 90th percentile, and peak memory of one more call (allocated on CUDA; growth of the process on CPU).
 """
 
 import argparse
-import ctypes
 import json
-import os
-import platform
-import threading
-import time
 from contextlib import nullcontext
 from datetime import date
 from pathlib import Path
@@ -23,11 +18,11 @@ from timm.data import Mixup
 from timm.loss import SoftTargetCrossEntropy
 
 from sage_timm import SageMixup, create_saliency
-from sage_timm.auxiliary import DEFAULT_MODEL
-from sage_timm.rearrange import TIE, rearrange, retained_saliency, unit_mass
-from sage_timm.saliency import gaussian_blur
+from sage_timm.methods.sage_search import TIE, rearrange, retained_saliency
+from sage_timm.saliency.auxiliary import DEFAULT_MODEL
+from sage_timm.tensors import gaussian_blur, unit_mass
 
-MIB = 2**20
+from .measure import machine, peak_memory, timed
 
 
 def search_in_a_loop(own, other, fraction=0.01):
@@ -49,62 +44,6 @@ def search_in_a_loop(own, other, fraction=0.01):
         best.append(retained.argmax())
     best = torch.stack(best)
     return torch.stack([dy[best], dx[best]], 1)
-
-
-def machine(device):
-    """Name the device, its threads and the versions of torch and timm."""
-    name = (
-        torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.processor() or platform.machine()} CPU"
-    )
-    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, timm {timm.__version__}"
-
-
-def synchronise(device):
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def timed(functions, device, repeats):
-    """Time the named functions in turn; return per name the median, the 10th and the 90th percentile, in ms."""
-    times = {name: [] for name in functions}
-    for repeat in range(repeats + 2):
-        for name, function in functions.items():
-            synchronise(device)
-            start = time.perf_counter()
-            function()
-            synchronise(device)
-            if repeat >= 2:
-                times[name].append(1000 * (time.perf_counter() - start))
-    return {name: torch.tensor(t).quantile(torch.tensor([0.5, 0.1, 0.9])).tolist() for name, t in times.items()}
-
-
-def peak_memory(function, device):
-    """Measure the memory in MiB that a call takes beyond what stood before it."""
-    if device.type == "cuda":
-        synchronise(device)
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        function()
-        synchronise(device)
-        return (torch.cuda.max_memory_allocated() - before) / MIB
-    page, done, peak = os.sysconf("SC_PAGE_SIZE"), threading.Event(), 0
-
-    def resident():
-        return int(Path("/proc/self/statm").read_text().split()[1]) * page
-
-    def watch():
-        nonlocal peak
-        while not done.is_set():
-            peak = max(peak, resident())
-            time.sleep(0.001)
-
-    ctypes.CDLL(None).malloc_trim(0)  # what earlier calls have freed goes back to the system, so that growth shows
-    before, watcher = resident(), threading.Thread(target=watch)
-    watcher.start()
-    function()
-    done.set()
-    watcher.join()
-    return max(0, peak - before) / MIB
 
 
 def report(title, functions, device, repeats, **extra):

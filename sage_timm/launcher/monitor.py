@@ -4,10 +4,10 @@ from pathlib import Path
 
 import torch
 
+from ..mixup import MethodMixup
+from ..plan import MixPlan
+from ..visualize import draw_mixed
 from .flags import is_first_rank, say
-from .mixup import MethodMixup
-from .plan import MixPlan
-from .visualize import draw_mixed
 
 # Optimizer steps or batches after which training without mixing is an error.
 PATIENCE = 10

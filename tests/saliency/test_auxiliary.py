@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from sage_timm import create_saliency
-from sage_timm.auxiliary import DEFAULT_MODEL, load_auxiliary, unwrap
+from sage_timm.saliency.auxiliary import DEFAULT_MODEL, load_auxiliary, unwrap
+
+AUXILIARY = "sage_timm.saliency.auxiliary"
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
 
@@ -79,8 +81,8 @@ def test_local_dir(tmp_path, tiny_model):
 def test_pretrained_weights_in_the_hub_cache_need_no_network(tmp_path, monkeypatch):
     model = timm.create_model("test_resnet")
     save_file(model.state_dict(), tmp_path / "cached.safetensors")
-    monkeypatch.setattr("sage_timm.auxiliary.try_to_load_from_cache", lambda *_: str(tmp_path / "cached.safetensors"))
-    monkeypatch.setattr("sage_timm.auxiliary._require_network", lambda name: pytest.fail("asked for the network"))
+    monkeypatch.setattr(AUXILIARY + ".try_to_load_from_cache", lambda *_: str(tmp_path / "cached.safetensors"))
+    monkeypatch.setattr(AUXILIARY + "._require_network", lambda name: pytest.fail("asked for the network"))
     auxiliary = load_auxiliary("test_resnet.r160_in1k")
     assert torch.allclose(logits(auxiliary.model), logits(model))
     assert auxiliary.size == (80, 80) and "test_resnet.r160_in1k, pretrained" in auxiliary.origin
@@ -95,9 +97,9 @@ def test_pretrained_weights_come_from_timm_where_the_hub_answers(monkeypatch):
         asked.append((name, kwargs))
         return timm.create_model("test_resnet")
 
-    monkeypatch.setattr("sage_timm.auxiliary._require_network", lambda name: None)
-    monkeypatch.setattr("sage_timm.auxiliary.try_to_load_from_cache", lambda *_: None)
-    monkeypatch.setattr("sage_timm.auxiliary.create_model", create_model)
+    monkeypatch.setattr(AUXILIARY + "._require_network", lambda name: None)
+    monkeypatch.setattr(AUXILIARY + ".try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(AUXILIARY + ".create_model", create_model)
     load_auxiliary()
     assert asked == [(DEFAULT_MODEL, {"pretrained": True, "in_chans": 3, "pretrained_cfg_overlay": None})]
 
@@ -113,8 +115,8 @@ def test_no_network_is_one_clear_error_within_seconds(name, monkeypatch):
             assert timeout <= 5
             raise ConnectionError("no route")
 
-    monkeypatch.setattr("sage_timm.auxiliary.get_session", Unreachable)
-    monkeypatch.setattr("sage_timm.auxiliary.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(AUXILIARY + ".get_session", Unreachable)
+    monkeypatch.setattr(AUXILIARY + ".try_to_load_from_cache", lambda *_: None)
     start = time.monotonic()
     with pytest.raises(RuntimeError) as caught:
         create_saliency("gradient", model=name)
@@ -126,9 +128,9 @@ def test_no_network_is_one_clear_error_within_seconds(name, monkeypatch):
 
 
 def test_offline_mode_asks_nobody(monkeypatch):
-    monkeypatch.setattr("sage_timm.auxiliary.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("sage_timm.auxiliary.get_session", lambda: pytest.fail("asked for the network"))
-    monkeypatch.setattr("sage_timm.auxiliary.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(AUXILIARY + ".constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(AUXILIARY + ".get_session", lambda: pytest.fail("asked for the network"))
+    monkeypatch.setattr(AUXILIARY + ".try_to_load_from_cache", lambda *_: None)
     with pytest.raises(RuntimeError, match="HF_HUB_OFFLINE is set"):
         load_auxiliary()
 
@@ -189,9 +191,9 @@ def test_the_training_settings_of_a_checkpoint_are_used(tmp_path):
 
 def test_hub_models_in_the_cache_need_no_network(monkeypatch):
     asked = []
-    monkeypatch.setattr("sage_timm.auxiliary.try_to_load_from_cache", lambda *a: asked.append(a) or "config.json")
-    monkeypatch.setattr("sage_timm.auxiliary._require_network", lambda name: pytest.fail("asked for the network"))
-    monkeypatch.setattr("sage_timm.auxiliary.create_model", lambda name, **_: timm.create_model("test_resnet"))
+    monkeypatch.setattr(AUXILIARY + ".try_to_load_from_cache", lambda *a: asked.append(a) or "config.json")
+    monkeypatch.setattr(AUXILIARY + "._require_network", lambda name: pytest.fail("asked for the network"))
+    monkeypatch.setattr(AUXILIARY + ".create_model", lambda name, **_: timm.create_model("test_resnet"))
     load_auxiliary("hf-hub:me/mine")
     assert asked == [("me/mine", "config.json")]
 

@@ -12,6 +12,8 @@ from timm.data import resolve_model_data_config
 from timm.models import clean_state_dict, create_model, get_pretrained_cfg, is_model, is_model_pretrained
 from torch import nn
 
+from ..checks import first_line
+
 DEFAULT_MODEL = "mobilenetv3_small_100.lamb_in1k"
 
 _OFFLINE_WAYS = (
@@ -104,7 +106,7 @@ def _create(name: str, **kwargs) -> nn.Module:
     try:
         return create_model(name, **kwargs)
     except Exception as error:
-        raise ValueError(f"the saliency model {name!r} can't be created: {_first_line(error)}") from error
+        raise ValueError(f"the saliency model {name!r} can't be created: {first_line(error)}") from error
 
 
 def _from_pretrained(name: str, in_chans: int) -> Auxiliary:
@@ -132,7 +134,7 @@ def _from_pretrained(name: str, in_chans: int) -> Auxiliary:
         module = create_model(name, pretrained=True, in_chans=in_chans, pretrained_cfg_overlay=overlay)
     except Exception as error:
         raise RuntimeError(
-            f"the weights of the saliency model {name!r} can't be loaded ({_first_line(error)}); {_OFFLINE_WAYS}"
+            f"the weights of the saliency model {name!r} can't be loaded ({first_line(error)}); {_OFFLINE_WAYS}"
         ) from error
     config = resolve_model_data_config(module)
     half = tuple(side // 2 for side in config["input_size"][1:])
@@ -153,7 +155,7 @@ def _require_network(name: str) -> None:
     except Exception as error:
         raise RuntimeError(
             f"the weights of the saliency model {name!r} are not on this machine and {constants.ENDPOINT} "
-            f"can't be reached ({_first_line(error)}); {_OFFLINE_WAYS}"
+            f"can't be reached ({first_line(error)}); {_OFFLINE_WAYS}"
         ) from error
 
 
@@ -212,8 +214,3 @@ def _read_checkpoint(path: str) -> tuple[dict[str, torch.Tensor], str | None, di
     if not weights or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise ValueError(f"`checkpoint` must hold a state_dict, got {path!r} with {sorted(map(str, content))[:5]}")
     return weights, content.get("arch"), settings
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

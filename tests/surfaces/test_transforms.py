@@ -257,19 +257,25 @@ def test_small_and_odd_batches(count):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((F.to_pil_image(torch.rand(3, 4, 4)), torch.arange(1)), "batches of images .* alone, got Image"),
-        ((tv_tensors.Mask(torch.rand(12, 12)),), "got Mask"),
-        ((tv_tensors.BoundingBoxes(torch.rand(2, 4), format="XYXY", canvas_size=(9, 9)),), "got BoundingBoxes"),
-        ((tv_tensors.Video(torch.rand(4, 2, 3, 8, 8)), torch.arange(4)), "got Video"),
+        ((F.to_pil_image(torch.rand(3, 4, 4)), torch.arange(1)), "does not support Image"),
+        ((tv_tensors.Mask(torch.rand(12, 12)),), "does not support Mask"),
+        (
+            (tv_tensors.BoundingBoxes(torch.rand(2, 4), format="XYXY", canvas_size=(9, 9)),),
+            "not support BoundingBoxes",
+        ),
+        ((tv_tensors.Video(torch.rand(4, 2, 3, 8, 8)), torch.arange(4)), "does not support Video"),
         (({"img": torch.rand(9, 3, 12, 12), "other": 3},), "a dict with the keys 'img', 'other'; pass labels_getter="),
         ((torch.rand(9, 3, 12, 12),), r"must be \(images, labels\) .* got Tensor of shape \(9, 3, 12, 12\)"),
         ((torch.rand(9, 3, 12, 12), "no tensor"), "got tuple of Tensor .*, str"),
-        ((torch.rand(9, 3, 12, 12), torch.randint(2, (9, 3))), r"labels must be .* got \(9, 3\) with num_classes 10"),
-        ((torch.rand(9, 3, 12, 12), torch.rand(9)), r"labels must be integers .* got torch.float32"),
+        (
+            (torch.rand(9, 3, 12, 12), torch.randint(2, (9, 3))),
+            r"`labels` must hold .* got torch.int64 of shape \(9, 3\)",
+        ),
+        ((torch.rand(9, 3, 12, 12), torch.rand(9)), r"`labels` must hold integer .* got torch.float32"),
         ((torch.rand(1, 9, 3, 12, 12), torch.arange(9)), r"batch \[B, C, H, W\], got Tensor of shape \(1, 9,"),
         ((torch.rand(3, 12, 12), torch.arange(3)), r"batch \[B, C, H, W\], got Tensor of shape \(3, 12, 12\)"),
         ((torch.rand(0, 3, 12, 12), torch.arange(0)), "non-empty batch"),
-        ((torch.rand(9, 3, 12, 12), torch.arange(10)), "as many, got 9 images and 10 labels"),
+        ((torch.rand(9, 3, 12, 12), torch.arange(10)), r"integer labels \[9\] or .* got torch.int64 of shape \(10,\)"),
         ((torch.rand(9, 3, 12, 12), torch.arange(2, 11)), r"labels in \[0, 9\], got 10"),
         ((torch.zeros(9, 3, 12, 12, dtype=torch.int32), torch.arange(9)), "uint8 or floating point, got torch.int32"),
         (("name", torch.arange(9)), "must hold a batch of images"),
@@ -287,11 +293,11 @@ def test_unfit_samples(arguments, message):
 
 def test_more_unfit_samples():
     images, labels = sample()
-    with pytest.raises(ValueError, match=r"`num_classes` must be given for labels \[B\], got None"):
+    with pytest.raises(ValueError, match=r"`num_classes` must be given for labels \[6\], got None"):
         SageMix(saliency=bump)(images, labels)
-    with pytest.raises(ValueError, match="must return the sample's own tensor, got another one, such as a copy"):
+    with pytest.raises(ValueError, match=r"must return a tensor of the sample itself, got Tensor of shape \(6,\)"):
         SageMix(num_classes=6, saliency=bump, labels_getter=lambda s: s[1].clone())(images, labels)
-    with pytest.raises(ValueError, match=r"labels must be integers .* got NoneType"):
+    with pytest.raises(ValueError, match=r"must return a tensor of the sample itself, got NoneType"):
         SageMix(num_classes=6, saliency=bump, labels_getter=lambda s: None)(images, labels)
     with pytest.raises(ValueError, match="a saliency source must return floating-point maps"):
         SageMix(num_classes=6, saliency=lambda i, t: torch.ones(6, 3, 4, 4))(images, labels)
@@ -307,7 +313,7 @@ def test_more_unfit_samples():
         ({"method": "mixed"}, ValueError, "`method` must be one of sage,"),
         ({"lam_min": 0.2}, TypeError, "sage has lam_max, search_fraction, got lam_min"),
         ({"lam_max": 2}, ValueError, r"`lam_max` must lie in \(0, 1\]"),
-        ({"saliency": None}, TypeError, "`saliency` must be a source's name or a callable"),
+        ({"saliency": 3}, TypeError, "`saliency` must be a source's name or a callable"),
         ({"saliency": "gradients"}, ValueError, "`saliency` must be one of gradient, activation"),
     ],
 )

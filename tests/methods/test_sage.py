@@ -2,13 +2,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import reference
 import torch
 
-from sage_timm import MixPlan, reference
+from sage_timm import MixPlan
 from sage_timm.methods.sage import sage, saliency_mask
-from sage_timm.rearrange import unit_mass
+from sage_timm.tensors import unit_mass
 
-GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.npz"))
+GOLDEN = sorted((Path(__file__).parent.parent / "golden").glob("*.npz"))
 
 
 def moves(plan):

@@ -21,7 +21,7 @@ from sage_timm.methods import METHODS
 from sage_timm.mixup import MODES
 
 CLASSES = 9
-README = Path(__file__).with_name("README.md")
+README = Path(__file__).parent.parent / "README.md"
 FIT, UNFIT = Counter(), Counter()
 
 
@@ -66,7 +66,7 @@ DEFECTS = {
     "labels as a list": (lambda x, y, k: (x, y.tolist(), k), "`target` must hold .* got list"),
     "one label too few": (lambda x, y, k: (x, y[1:], k), "`target` must hold"),
     "labels in a column": (lambda x, y, k: (x, y[:, None], k), "`target` must hold"),
-    "label out of range": (lambda x, y, k: (x, torch.full((len(x),), CLASSES), k), "labels in .* set num_classes"),
+    "label out of range": (lambda x, y, k: (x, torch.full((len(x),), CLASSES), k), "labels in .* check `num_classes`"),
     "negative label": (lambda x, y, k: (x, torch.full((len(x),), -1), k), "labels in .* without a label"),
     "labels as floats": (lambda x, y, k: (x, torch.zeros(len(x)), k), "integer labels"),
     "class weights of another width": (lambda x, y, k: (x, torch.zeros(len(x), CLASSES + 1), k), "num_classes"),
@@ -88,7 +88,7 @@ DEFECTS = {
     ),
     "saliency of another number of channels": (
         lambda x, y, k: (x, y, k | {"saliency": source("gradient", x.shape[1] % 5 + 1)}),
-        "can't take images .* in_chans=|one number for each of",
+        "failed on images .* `in_chans`|one number for each of",
     ),
 }
 COUNTED = (

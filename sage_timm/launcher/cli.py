@@ -9,7 +9,7 @@ import weakref
 from pathlib import Path
 
 from .flags import add_flags, refuse
-from .takeover import Takeover
+from .session import Takeover
 
 USAGE = """usage: python -m sage_timm SCRIPT [ARGS ...] --sage [--saliency ...]
        python -m sage_timm SCRIPT [ARGS ...] --mixer NAME [...]

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import torch
 
-TRAIN = Path(__file__).parent.parent / "scripts" / "train.py"
+TRAIN = Path(__file__).parent.parent.parent / "scripts" / "train.py"
 
 # scripts/train.py with a look at what each rank does: its targets, its weights at the end, when it loaded its saliency
 SPY = f"""
 import os, runpy, sys, time
 import timm.loss, timm.models, torch
-from sage_timm import MethodMixup, takeover
+from sage_timm import MethodMixup
+from sage_timm.launcher import session
 
 rank, log = int(os.environ["RANK"]), {{"targets": [], "loaded": [], "drawn": []}}
-forward, create, load = timm.loss.SoftTargetCrossEntropy.forward, timm.models.create_model, takeover.create_saliency
+forward, create, load = timm.loss.SoftTargetCrossEntropy.forward, timm.models.create_model, session.create_saliency
 draw = MethodMixup._draw_ratios
 
 def noted_draw(self, count):
@@ -44,7 +45,7 @@ def noted_load(*args, **kwargs):
 
 timm.loss.SoftTargetCrossEntropy.forward = noted_forward
 timm.models.create_model = noted_create
-takeover.create_saliency = noted_load
+session.create_saliency = noted_load
 MethodMixup._draw_ratios = noted_draw
 runpy.run_path({str(TRAIN)!r}, run_name="__main__")
 log["model"] = log["model"].state_dict()

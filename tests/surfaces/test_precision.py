@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import reference
 import torch
 from torch.overrides import TorchFunctionMode
 
-from sage_timm import SageMixup, create_mixup, create_saliency, reference
+from sage_timm import SageMixup, create_mixup, create_saliency
 from sage_timm.methods.sage import sage
 from sage_timm.mixup import MODES
 
@@ -105,7 +106,7 @@ class Calls(TorchFunctionMode):
 class NoChecks:
     """In place of the value checks, which act at once on a CPU and one batch late on CUDA."""
 
-    def labels(self, target, num_classes):
+    def labels(self, target, num_classes, name):
         pass
 
     def saliency(self, saliency):
@@ -119,7 +120,7 @@ def test_nothing_that_would_make_the_host_wait(method, name, tiny_model):
     saliency = create_saliency(name, **({} if name == "spectral" else {"model": tiny_model}))
     mixup = create_mixup(method, cutmix_alpha=1.0, mode="elem", num_classes=5, saliency=saliency)
     images, target = torch.randn(8, 3, 32, 32), torch.arange(8) % 5
-    mixup._value_checks = NoChecks()
+    mixup.planner.checks = NoChecks()
     for _ in range(4):
         with Calls() as calls:
             mixup(images, target)

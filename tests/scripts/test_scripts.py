@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import benchmark
 import numpy as np
 import pytest
 import torch
@@ -16,10 +15,11 @@ from PIL import Image
 
 from sage_timm import MixPlan, create_saliency, visualize
 from sage_timm.methods import METHODS
-from sage_timm.methods.cutmix import paste
+from sage_timm.methods.boxes import box_plan
 from sage_timm.methods.sage import sage
+from scripts.bench import speed
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 def blocks(language):
@@ -39,7 +39,7 @@ def test_readme_python_blocks_run(tiny_model):
 def test_readme_flags_are_those_of_the_launcher():
     import argparse
 
-    from sage_timm.flags import add_flags
+    from sage_timm.launcher.flags import add_flags
 
     parser = argparse.ArgumentParser()
     add_flags(parser)
@@ -86,7 +86,7 @@ def test_quickstart(tmp_path):
 
 
 def test_benchmark(tmp_path, capsys):
-    benchmark.main(["--tiny", "--repeats", "2", "--device", "cpu", "--json", str(tmp_path / "figures.json")])
+    speed.main(["--tiny", "--repeats", "2", "--device", "cpu", "--json", str(tmp_path / "figures.json")])
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert [r["title"][:3] for r in figures["results"]] == ["(a)", "(a)", "(b)", "(c)"]
     assert all(low <= median <= high for r in figures["results"] for median, low, high in r["ms"].values())
@@ -96,10 +96,10 @@ def test_benchmark(tmp_path, capsys):
 
 def test_the_benchmarks_loop_agrees_with_brute_force():
     """The authors' way in the benchmark finds the best of its own sample: with all translations drawn, the optimum."""
-    from sage_timm.rearrange import TIE, rearrange, retained_saliency
+    from sage_timm.methods.sage_search import TIE, rearrange, retained_saliency
 
-    own, other = benchmark.pair_of_maps(3, 9, torch.device("cpu"))
-    found = benchmark.search_in_a_loop(own, other, fraction=1.0)
+    own, other = speed.pair_of_maps(3, 9, torch.device("cpu"))
+    found = speed.search_in_a_loop(own, other, fraction=1.0)
     best, _ = rearrange(own, other)
     retained = [retained_saliency(own, other, t[:, None])[:, 0] for t in (found, best)]
     assert (retained[0] - retained[1]).abs().max() <= 2 * TIE
@@ -127,7 +127,7 @@ def test_draw_plans_shows_the_plan_in_words():
     saliency[:, :, 4:8, 6:11] = torch.rand(4, 5)
     partner = torch.tensor([1, 0])
     plan = sage(saliency, partner, torch.tensor([0.3, 0.3]), (12, 20))
-    box = paste(torch.tensor([[0, 12, 0, 5], [0, 0, 0, 0]]), partner, torch.tensor([0.75, 1.0]), (12, 20))
+    box = box_plan(torch.tensor([[0, 12, 0, 5], [0, 0, 0, 0]]), partner, torch.tensor([0.75, 1.0]), (12, 20))
     image, heat, mask, mixed, *_ = visualize.draw_plans(images, saliency, {"sage": plan}, ["cat", "dog"]).axes
     assert [a.get_title() for a in (image, heat, mask, mixed)] == ["image", "saliency", "mask of the own image", "sage"]
     own, other = plan.lam[0].tolist()
@@ -232,7 +232,7 @@ def test_the_seed_of_visualize_decides_what_methods_draw(pictures, monkeypatch):
 def test_compare_measures_every_method(pictures, tmp_path):
     arguments = ["--data-dir", pictures, "--batch-size", "3", "--size", "24", "--batches", "2", "--repeats", "1"]
     run = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "compare.py", *arguments, "--json", tmp_path / "figures.json"],
+        [sys.executable, "-m", "scripts.bench.compare", *arguments, "--json", tmp_path / "figures.json"],
         capture_output=True,
         text=True,
     )

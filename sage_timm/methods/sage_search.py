@@ -25,46 +25,6 @@ TOP = 8  # translations evaluated exactly, next to the zero translation
 TIE = 1e-6  # retained saliency, as a share of the total, below which two translations count as equal
 
 
-def unit_mass(saliency: torch.Tensor) -> torch.Tensor:
-    """Scale each map [B, 1, h, w] to sum 1; a map without any saliency counts as uniform."""
-    peak = saliency.amax((-2, -1), keepdim=True)
-    scaled = torch.where(peak > 0, saliency / peak, 1)
-    return scaled / scaled.sum((-2, -1), keepdim=True)
-
-
-def spread(tiles: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Give each pixel its tile's value: [..., h, w] to [..., H, W]; pixel (y, x) lies in tile (y h // H, x w // W).
-
-    A single tile is returned as it is, to be broadcast.
-    """
-    for dim, (count, side) in enumerate(zip(tiles.shape[-2:], size, strict=True), tiles.ndim - 2):
-        if count > 1:
-            tiles = tiles.index_select(dim, torch.arange(side, device=tiles.device) * count // side)
-    return tiles
-
-
-def translate(images: torch.Tensor, translation: torch.Tensor) -> torch.Tensor:
-    """Move each image, or tiles of it, by whole pixels; what comes from outside the frame is 0.
-
-    Args:
-        images: [B, C, H, W], any dtype.
-        translation: [B or 1, 2] int64, (dy, dx) in pixels, positive moves the content down / right; or
-            [B or 1, 2, h, w], one for each of h x w equal tiles of the result: pixel (y, x) of the result shows pixel
-            (y - dy, x - dx) of the image.
-
-    Returns:
-        [B, C, H, W] in the dtype of `images`.
-    """
-    batch, channels, height, width = images.shape
-    dy, dx = spread(translation.view(*translation.shape, *[1] * (4 - translation.ndim)), (height, width)).unbind(1)
-    y = torch.arange(height, device=images.device)[:, None] - dy
-    x = torch.arange(width, device=images.device) - dx
-    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-    source = (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).expand(batch, -1, -1)
-    pixels = images.flatten(2).gather(2, source.flatten(1)[:, None].expand(-1, channels, -1))
-    return torch.where(inside[:, None], pixels.view(images.shape), 0)
-
-
 def retained_saliency(own: torch.Tensor, other: torch.Tensor, translation: torch.Tensor) -> torch.Tensor:
     """Compute the saliency that SAGE's mask retains for given translations, exactly.
 

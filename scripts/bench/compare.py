@@ -1,6 +1,6 @@
 """Compare the methods on one set of images and one saliency source: saliency retained, time, memory.
 
-    python scripts/compare.py [--data-dir FOLDER] [--json FILE]
+    python -m scripts.bench.compare [--data-dir FOLDER] [--json FILE]
 
 Saliency retained is a mean over `--batches` batches, mixed per element (mode 'elem'), with the same seeds for every
 method; each has its default settings. Time is of a call in timm's default mode 'batch', saliency included, measured in
@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 import timm
 import torch
-from benchmark import machine, peak_memory, timed
 from torchvision.transforms import v2
 
 from sage_timm import create_mixup, create_saliency
 from sage_timm.methods import METHODS
 from sage_timm.visualize import load_images
+
+from .measure import machine, peak_memory, timed
 
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 

@@ -5,9 +5,7 @@ import functools
 import inspect
 import os
 import sys
-import weakref
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import timm.data
@@ -19,14 +17,14 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from .checks import check_count, check_library
+from ..checks import check_count, check_library
+from ..loader import MixLoader
+from ..methods import create_method
+from ..mixup import MethodMixup
+from ..plan import MixPlan
+from ..saliency import Source, create_saliency
 from .flags import in_flags, refuse, say
-from .loader import MixLoader
-from .methods import create_method
-from .mixup import MethodMixup
-from .plan import MixPlan
-from .saliency import Source, create_saliency
-from .watch import Watch
+from .monitor import Watch
 
 # The modules that scripts import timm's names from; within timm itself they stay timm's.
 _PUBLIC = ("timm", "timm.data", "timm.data.mixup", "timm.data.loader", "timm.data.transforms_factory", "timm.models")
@@ -47,7 +45,7 @@ class Takeover(contextlib.ExitStack):
         self.mean = self.std = None
         self.source = None
         self.models = []
-        self.built, self.mixups = False, []
+        self.built = False
         self.asked, self.watch = "--sage", None
 
     def activate(self, args: dict) -> None:
@@ -99,7 +97,6 @@ class Takeover(contextlib.ExitStack):
         if twice := sorted(set(ours) & set(kwargs)):
             refuse(f"{twice[0]} is given twice, by --mixer-kwargs and by --{flags[twice[0]].replace('_', '-')}")
         self.method = create_method(mixer, **ours, **kwargs)
-        self.own_std = "std" not in kwargs and hasattr(self.method, "std")
 
     def finish(self) -> None:
         """Fail where a mixer was asked for and the script never built a Mixup."""
@@ -152,12 +149,11 @@ class Takeover(contextlib.ExitStack):
                     super().__init__(takeover.method, *args, **kwargs, saliency=saliency)
                 except (RuntimeError, TypeError, ValueError) as error:
                     refuse(in_flags(str(error)))
-                takeover.mixups.append(weakref.ref(self))
                 takeover._announce(self)
 
-            def plan(self, x: torch.Tensor, target: torch.Tensor) -> MixPlan | None:
-                plan = super().plan(x, target)
-                takeover.watch.batch(self, x, target, plan)
+            def _plan(self, x: torch.Tensor, weights: torch.Tensor) -> MixPlan | None:
+                plan = super()._plan(x, weights)
+                takeover.watch.batch(self, x, weights, plan)
                 return plan
 
         class FastCollateMixup:
@@ -221,11 +217,6 @@ class Takeover(contextlib.ExitStack):
         self.watch.mean, self.watch.std = self.mean, self.std
         if hasattr(self.source, "normalized_with"):
             self.source.normalized_with(self.mean, self.std)
-        if self.own_std:
-            self.method = replace(self.method, std=self.std)
-            for mixup in filter(None, (known() for known in self.mixups)):
-                mixup.method = self.method
-                say(f"{type(self.method).__name__} takes the run's std, {self.std}")
 
     def saliency(self) -> Source:
         """Create the run's saliency source, once; in a distributed run a node's first rank gets the weights first."""

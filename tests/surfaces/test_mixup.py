@@ -334,7 +334,7 @@ def test_negative_and_empty_saliency_is_said():
     x, target = batch()
     with pytest.warns(UserWarning, match=r"\d+ saliency values .* negative .* is 0 everywhere .* counts as uniform"):
         SageMixup(num_classes=7, saliency=lambda i, t: -torch.ones(8, 1, 4, 4))(x, target)
-    with pytest.warns(UserWarning, match="^a batch's saliency is 0 everywhere and counts as uniform"):
+    with pytest.warns(UserWarning, match="^the saliency of a batch is 0 everywhere and counts as uniform"):
         SageMixup(num_classes=7, saliency=lambda i, t: torch.zeros(8, 1, 4, 4))(x, target)
 
 
@@ -351,7 +351,7 @@ def test_repr_says_what_mixes(spectral):
     assert "spectral residual at 64 px" in text
 
 
-@pytest.mark.filterwarnings("ignore:a batch's saliency is 0")
+@pytest.mark.filterwarnings("ignore:the saliency of a batch is 0")
 @pytest.mark.parametrize("maps", [torch.zeros(8, 1, 12, 10), torch.ones(8, 1, 1, 1), torch.rand(8, 1, 40, 3)])
 def test_strange_maps_give_finite_results(maps):
     x, target = batch()
@@ -416,10 +416,10 @@ def test_wrong_arguments_are_refused_in_the_constructor(arguments, kind, message
             r"labels \[8\] or class weights \[8, 9\], got torch.int64",
         ),
         (torch.rand(8, 3, 4, 4), torch.arange(8)[:, None], ValueError, r"squeeze\(1\) them"),
-        (torch.rand(8, 3, 4, 4), torch.rand(8, 10), ValueError, "num_classes and multi_label decide"),
+        (torch.rand(8, 3, 4, 4), torch.rand(8, 10), ValueError, "check num_classes and multi_label"),
         (torch.rand(8, 3, 4, 4), torch.rand(8), TypeError, "integer labels"),
         (torch.rand(8, 3, 4, 4), list(range(8)), TypeError, "got list"),
-        (torch.rand(8, 3, 4, 4), torch.arange(8) + 2, ValueError, r"labels in \[0, 8\], got 9; set num_classes"),
+        (torch.rand(8, 3, 4, 4), torch.arange(8) + 2, ValueError, r"labels in \[0, 8\], got 9; check `num_classes`"),
         (
             torch.rand(8, 3, 4, 4),
             torch.arange(8) - 1,

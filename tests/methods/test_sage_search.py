@@ -2,10 +2,10 @@ import itertools
 
 import numpy as np
 import pytest
+import reference
 import torch
 
-from sage_timm import reference
-from sage_timm.rearrange import (
+from sage_timm.methods.sage_search import (
     OVERSHOOT,
     RATES,
     TIE,
@@ -14,10 +14,8 @@ from sage_timm.rearrange import (
     rearrange,
     retained_saliency,
     retained_saliency_map,
-    translate,
-    unit_mass,
 )
-from sage_timm.saliency import gaussian_blur
+from sage_timm.tensors import gaussian_blur, translate, unit_mass
 
 SIZES = [(1, 1), (1, 5), (2, 2), (7, 4), (9, 13), (16, 16), (21, 15)]
 
@@ -147,7 +145,7 @@ def test_certificate_is_withheld_where_the_bound_cannot_tell():
 def test_certificate_survives_a_spoilt_ranking(monkeypatch):
     own, other = make_pairs("blob", (13, 11), batch=24)
     noise = torch.rand(24, 25, 21)
-    spoilt = "sage_timm.rearrange.retained_saliency_map"
+    spoilt = "sage_timm.methods.sage_search.retained_saliency_map"
     monkeypatch.setattr(spoilt, lambda own, other: 1 - (1 - retained_saliency_map(own, other)) * noise)
     translation, certified = rearrange(own, other)
     wrong = regret(own, other, translation) > 2 * TIE

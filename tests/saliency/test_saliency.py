@@ -9,7 +9,7 @@ from torch import nn
 from torchvision.transforms.v2.functional import gaussian_blur as torchvision_blur
 
 from sage_timm import Saliency, create_saliency
-from sage_timm.saliency import gaussian_blur, resize
+from sage_timm.tensors import gaussian_blur, resize
 
 MODEL_SOURCES = ["gradient", "activation", "self"]
 SOURCES = [*MODEL_SOURCES, "spectral"]
@@ -290,7 +290,7 @@ def test_other_channel_counts(name):
 
 
 def test_wrong_channels_say_the_way_out(tiny_model):
-    with pytest.raises(RuntimeError, match=r"can't take images \(1, 32, 32\) .* in_chans="):
+    with pytest.raises(RuntimeError, match=r"failed on images of shape \(1, 32, 32\) .* `in_chans`"):
         make("gradient", tiny_model)(torch.randn(2, 1, 32, 32))
 
 
@@ -303,7 +303,7 @@ def test_models_of_fixed_size_get_it():
     vit = timm.create_model("test_vit", num_classes=3)
     for name in ("gradient", "activation"):
         assert create_saliency(name, model=vit)(torch.randn(2, 3, 40, 40)).isfinite().all()
-    with pytest.raises(RuntimeError, match="check size="):
+    with pytest.raises(RuntimeError, match="check `size`"):
         create_saliency("gradient", model=vit, size=40)(torch.randn(2, 3, 40, 40))
 
 
@@ -323,7 +323,7 @@ def test_a_source_of_ones_own_gets_the_settings():
     ("arguments", "message"),
     [
         ({"name": "grad"}, "must be one of gradient, activation, spectral, self"),
-        ({"name": "spectral", "model": "resnet18"}, "takes no model"),
+        ({"name": "spectral", "model": "resnet18"}, "uses no model"),
         ({"name": "spectral", "size": 0}, "`size` must be at least 4, got 0"),
         ({"name": "spectral", "size": 2.5}, "`size` must be a whole number"),
         ({"name": "spectral", "power": 0}, r"`power` must lie in \(0, inf\), got 0"),

@@ -15,38 +15,15 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "sage_timm"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# A file imports from lower layers only; within a layer, only what stands here.
-LAYERS = {
-    "checks": 0,
-    "draws": 0,
-    "auxiliary": 1,
-    "rearrange": 1,
-    "reference": 1,
-    "saliency": 2,
-    "plan": 2,
-    "methods.sage": 3,
-    "methods.mixup": 3,
-    "methods.cutmix": 3,
-    "methods.saliencymix": 4,
-    "methods.puzzlemix": 3,
-    "methods.comixup": 3,
-    "methods": 5,
-    "mixup": 6,
-    "transforms": 7,
-    "loader": 7,
-    "visualize": 7,
-    "flags": 0,
-    "watch": 8,
-    "takeover": 9,
-    "launch": 10,
-    "__main__": 11,
-}
-SURFACES = {
-    "timm": {"auxiliary", "mixup", "flags", "takeover"},
-    "torchvision": {"visualize", "transforms"},
+SURFACES = {"mixup", "transforms", "loader", "visualize"}
+ALGORITHM = {"methods", "saliency", "plan", "tensors", "checks", "rng", "planner"}
+# Which part of the package may import each of these.
+OTHERS = {
+    "timm": {"mixup", "saliency", "launcher"},
+    "torchvision": {"transforms", "visualize"},
     "matplotlib": {"visualize"},
-    "maxflow": {"methods.puzzlemix"},
-    "scipy": {"methods.puzzlemix"},
+    "maxflow": {"methods"},
+    "scipy": {"methods"},
 }
 
 
@@ -54,27 +31,42 @@ def module_name(path):
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
+def part(path):
+    """The folder or module directly under the package that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
 def imports(path):
-    """Yield (package, module): ('sage_timm', 'plan') for imports from within, ('torch', '') for others."""
-    inside = "methods." if path.parent.name == "methods" else ""
+    """Yield the modules that a file imports, in full: 'sage_timm.plan', 'torch.nn'."""
+    package = ["sage_timm", *path.relative_to(PACKAGE).parts[:-1]]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from ((alias.name.partition(".")[0], "") for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            if node.level:
-                yield "sage_timm", (inside if node.level == 1 else "") + node.module
-            else:
-                yield node.module.partition(".")[0], ""
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *filter(None, [node.module])])
+            yield from (f"{module}.{alias.name}" for alias in node.names) if module == "sage_timm" else [module]
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.name != "__init__.py"], ids=module_name)
+@pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_layers(path):
-    name = module_name(path)
-    for package, module in imports(path):
-        if package == "sage_timm":
-            assert LAYERS[module] < LAYERS[name], f"{name} imports {module}"
-        elif package in SURFACES:
-            assert name in SURFACES[package], f"{name} imports {package}"
+    own = part(path)
+    for module in imports(path):
+        package, _, inner = module.partition(".")
+        target = inner.partition(".")[0]
+        if package in OTHERS:
+            assert own in OTHERS[package], f"{own} imports {package}"
+        if package != "sage_timm" or target == own or own == "__init__":
+            continue
+        if own in ALGORITHM:
+            assert target in ALGORITHM, f"{own} imports {target}: methods and saliency know no surface"
+        if own in SURFACES:
+            known = ALGORITHM | ({"mixup"} if own == "loader" else set())
+            assert target in known, f"{own} imports {target}: surfaces know no other surface and no launcher"
+        if target == "launcher":
+            assert own == "__main__", f"{own} imports launcher"
+    if own in ("plan", "tensors", "checks", "rng"):
+        assert not [m for m in imports(path) if m.startswith(("sage_timm.methods", "sage_timm.saliency"))]
 
 
 def documented(tree):
@@ -117,7 +109,7 @@ import timm.data, torchvision
 
 socket.socket.connect = lambda *_: sys.exit("the import reaches for the network")
 before, start = set(sys.modules), time.process_time()
-import sage_timm, sage_timm.launch
+import sage_timm, sage_timm.launcher.cli
 print(time.process_time() - start, *{"matplotlib", "maxflow", "scipy", "sklearn"} & (set(sys.modules) - before))
 """
 

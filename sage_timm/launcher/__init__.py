@@ -1,0 +1,1 @@
+"""The command `python -m sage_timm SCRIPT ...`; nothing else imports it."""

@@ -1,0 +1,101 @@
+"""What every surface shares: the checks of a batch, its class weights, its saliency, and the method's plan."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .checks import ValueChecks, check_saliency, check_target
+from .methods import Method
+from .plan import Batch, MixPlan
+from .rng import eager
+from .saliency import Source, resolve
+
+MAX_ALPHA = 1e6  # Beta(alpha, alpha) is 0.5 to three digits there
+
+
+class Planner:
+    """A method with its saliency source, between a surface and its batches.
+
+    A surface (timm's, torchvision's, your own) draws who is mixed with whom and how strongly, and says how its samples
+    are built; the rest is here.
+
+    Args:
+        method: makes the plan of a batch.
+        saliency: see `sage_timm.saliency.resolve`; ignored by methods that use none.
+        num_classes: number of classes; None accepts class weights of any width.
+        multi_label: targets are dense multi-label, never labels [B].
+        name: what errors call the targets.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        saliency: str | Source | None = None,
+        num_classes: int | None = None,
+        multi_label: bool = False,
+        name: str = "target",
+    ) -> None:
+        self.method = method
+        self.source = resolve(saliency) if method.uses_saliency else None
+        self.num_classes, self.multi_label, self.name = num_classes, multi_label, name
+        self.checks = ValueChecks()
+
+    @eager
+    def class_weights(self, target: Any, count: int, device: torch.device | None = None) -> torch.Tensor:
+        """Check the targets of `count` images and return them as class weights.
+
+        Args:
+            target: [B] integer labels or [B, N] class weights.
+            count: number of images, B.
+            device: where the weights are to be; default: where the targets are.
+
+        Returns:
+            [B, N] float32; one-hot rows for labels.
+
+        Raises:
+            TypeError, ValueError: a wrong shape or kind, or a label out of range (on an accelerator one batch late, so
+                that the host need not wait).
+        """
+        check_target(target, count, self.num_classes, self.multi_label, self.name)
+        if target.ndim == 1:
+            self.checks.labels(target, self.num_classes, self.name)
+        target = target.to(device or target.device)
+        if target.ndim == 1:
+            target = target.long()[:, None] == torch.arange(self.num_classes, device=target.device)
+        return target.float()
+
+    @eager
+    def plan(
+        self,
+        images: torch.Tensor,
+        weights: torch.Tensor,
+        partner: torch.Tensor,
+        lam: torch.Tensor,
+        alpha: float,
+        normalized: bool = True,
+    ) -> MixPlan:
+        """Compute the saliency of a batch, where the method uses it, and make the plan.
+
+        Args:
+            images: [B, C, H, W], floating point.
+            weights: [B, N] float32 class weights, on the device of the images.
+            partner: [B] int64, the image that each image is mixed with.
+            lam: [B] float32 in [0, 1], draws from Beta(alpha, alpha).
+            alpha: parameter of that distribution, > 0.
+            normalized: whether the images are normalised; if not, they are in [0, 1].
+        """
+        saliency, std = None, None
+        if self.source is not None:
+            saliency = self.source(images if normalized else self.source.normalized(images), weights)
+            check_saliency(saliency, images)
+            self.checks.saliency(saliency)
+            saliency = saliency.float().nan_to_num(0, 0, 0).clamp_min(0)
+            std = self.source.std
+        return self.method(Batch(images, saliency, partner, lam, alpha, std if normalized else (1.0,)))
+
+    def warn_if_alone(self, images: Sequence | torch.Tensor) -> None:
+        """Warn where a batch of one image has no partner and stays as it is."""
+        if len(images) == 1:
+            warnings.warn("a batch of 1 image has no partner to mix with and stays as it is", stacklevel=3)

@@ -1,0 +1,84 @@
+"""Saliency sources: (images, target) -> maps [B, 1, h, w]; the registry is `SOURCES`."""
+
+import os
+from collections.abc import Sequence
+
+from torch import nn
+
+from .auxiliary import DEFAULT_MODEL, Auxiliary, load_auxiliary, unwrap
+from .base import Custom, Saliency, Source
+from .model import Activation, Gradient, TrainingGradient
+from .spectral import Spectral
+
+__all__ = ["DEFAULT_MODEL", "SOURCES", "Saliency", "Source", "create_saliency", "resolve"]
+
+SOURCES: dict[str, type[Saliency]] = {
+    "gradient": Gradient,
+    "activation": Activation,
+    "spectral": Spectral,
+    "self": TrainingGradient,
+}
+DEFAULT_SOURCE = "gradient"
+
+
+def create_saliency(
+    name: str = DEFAULT_SOURCE,
+    *,
+    model: str | nn.Module | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    in_chans: int = 3,
+    **settings,
+) -> Saliency:
+    """Create a saliency source.
+
+    Args:
+        name: 'gradient' or 'activation' of a frozen auxiliary model, 'spectral' (needs no model), or 'self', the
+            gradient of `model` itself, not frozen: the model in training.
+        model: a timm model name with pretrained weights, `local-dir:PATH`, `hf-hub:ID`, or a module (copied and
+            frozen, but for 'self'). Default: the architecture the checkpoint names, else `DEFAULT_MODEL`.
+        checkpoint: a local file with the weights of `model`: .safetensors, .pth, or a .pth.tar of timm's train.py.
+        size: side in pixels that images are resized to for the model. Default: half the input size of pretrained
+            weights (112 for 224), the images' own size for a checkpoint or a module, 64 for 'spectral'.
+        mean, std: per-channel statistics the training images are normalised with, for images in [0, 1]. Default:
+            assumed to be those of the model.
+        in_chans: channels of the images.
+        **settings: `blur`, `power` and `grid`, see `Saliency`. Default blur: 1/32 of the side for gradients (the
+            authors' 1 px at 32 px), 0 for 'activation', 1/16 for 'spectral'.
+
+    Raises:
+        ValueError: unknown name, or a model or checkpoint that does not fit.
+        RuntimeError: the pretrained weights cannot be loaded.
+    """
+    if name not in SOURCES:
+        raise ValueError(f"`saliency` must be one of {', '.join(SOURCES)} or a callable, got {name!r}")
+    if unknown := set(settings) - {"blur", "power", "grid"}:
+        raise TypeError(f"saliency settings are blur, power and grid, got {', '.join(sorted(unknown))}")
+    settings |= {"mean": mean, "std": std}
+    if name == "spectral":
+        if model is not None or checkpoint is not None:
+            raise ValueError("'spectral' saliency uses no model and no checkpoint; drop them or use 'gradient'")
+        return Spectral(size, **settings)
+    if name == "self":
+        if not isinstance(model, nn.Module):
+            raise ValueError(f"'self' saliency needs `model`, the module in training, got {model!r}")
+        if checkpoint is not None:
+            raise ValueError("'self' saliency uses no checkpoint; it follows the model in training")
+        auxiliary = Auxiliary(model, None, None, None, type(unwrap(model)).__name__)
+        return TrainingGradient(auxiliary, size, **settings)
+    return SOURCES[name](load_auxiliary(model, checkpoint, in_chans), size, **settings)
+
+
+def resolve(saliency: str | Source | None) -> Saliency:
+    """Return the source for a name, a callable, or None for the default one.
+
+    Raises:
+        TypeError, ValueError: `saliency` is none of these, or an unknown name.
+    """
+    if saliency is None or isinstance(saliency, str):
+        return create_saliency(DEFAULT_SOURCE if saliency is None else saliency)
+    if not callable(saliency):
+        raise TypeError(f"`saliency` must be a source's name or a callable, got {type(saliency).__name__}")
+    return saliency if isinstance(saliency, Saliency) else Custom(saliency)

@@ -1,0 +1,115 @@
+"""What every saliency source shares: post-processing of its maps, and the normalisation of the images it is given."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+
+from ..checks import check_count, check_number
+from ..tensors import gaussian_blur, per_channel
+
+Source = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+
+
+class Saliency:
+    """A saliency source: a raw map of the images, then blur, power and grid.
+
+    Subclasses implement `raw`. With s the raw map of an image, the result is `pool(blur(s) ** power)`, of any scale:
+    every method normalises the maps it gets.
+
+    Args:
+        blur: standard deviation of a Gaussian blur, as a share of the map's shorter side; 0 for none.
+        power: the blurred map is raised to this power; over 1 concentrates it, under 1 flattens it.
+        grid: largest number of cells per side; larger maps are averaged over whole cells. None for no limit.
+        mean, std: per-channel statistics the images are normalised with, for images in [0, 1]; None where unknown.
+    """
+
+    def __init__(
+        self,
+        blur: float = 0.0,
+        power: float = 1.0,
+        grid: int | None = 64,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        self.blur = check_number("blur", blur, 0, 1)
+        self.power = check_number("power", power, 0, math.inf, open_low=True)
+        self.grid = None if grid is None else check_count("grid", grid, 1)
+        self.normalized_with(mean, std)
+
+    def normalized_with(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+        """Set the per-channel mean and std of the images to come; None where unknown.
+
+        Raises:
+            ValueError: one is given without the other, they differ in length, or a std is not positive.
+        """
+        if (mean is None) != (std is None):
+            raise ValueError(f"`mean` and `std` must be given together, got mean={mean!r}, std={std!r}")
+        if mean is not None and std is not None:
+            for value in (*mean, *std):
+                check_number("mean and std", value, -math.inf, math.inf)
+            if len(mean) != len(std) or not all(value > 0 for value in std):
+                raise ValueError(
+                    f"`std` must hold a positive number for each of `mean`, got mean={mean!r}, std={std!r}"
+                )
+        self.mean = None if mean is None else tuple(mean)
+        self.std = None if std is None else tuple(std)
+
+    def normalized(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Normalise images [B, C, H, W] in [0, 1] as this source expects the images it is given."""
+        if self.mean is None or self.std is None:
+            return pixels
+        return (pixels - per_channel(self.mean, pixels)) / per_channel(self.std, pixels)
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether the source holds a model on a CUDA device."""
+        return False
+
+    def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
+        """Compute a non-negative map [B, 1, h, w] of images [B, C, H, W] in float32 and class weights [B, N]."""
+        raise NotImplementedError
+
+    def __call__(self, images: torch.Tensor, target: torch.Tensor | None = None) -> torch.Tensor:
+        """Compute the saliency maps of a batch.
+
+        Args:
+            images: [B, C, H, W], floating point, normalised as in training. Not changed.
+            target: [B, N] class weights (one-hot for plain labels), [B] labels of the model's own classes, or None.
+
+        Returns:
+            [B, 1, h, w] float32, non-negative, any scale; free of gradient history.
+        """
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            target = None if target is None else target.detach().clone()
+            maps = self.raw(images.detach().float().clone(), target)
+            maps = maps.float().clamp_min(0)
+            if self.blur:
+                maps = gaussian_blur(maps, self.blur * min(maps.shape[-2:]))
+            if self.power != 1:
+                peak = maps.amax((-2, -1), keepdim=True)
+                maps = (maps / peak.where(peak > 0, 1)) ** self.power
+            cells = [math.ceil(side / math.ceil(side / (self.grid or side))) for side in maps.shape[-2:]]
+            return F.adaptive_avg_pool2d(maps, cells)
+
+    def _settings(self) -> str:
+        return f"blur {self.blur:.3g}, power {self.power:g}, grid {self.grid}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._settings()})"
+
+
+class Custom(Saliency):
+    """Any callable `(images, target) -> [B, 1, h, w]` as a source; its maps are used as they are."""
+
+    def __init__(self, function: Source) -> None:
+        super().__init__()
+        self.function = function
+
+    def __call__(self, images: torch.Tensor, target: torch.Tensor | None = None) -> torch.Tensor:
+        """Call the function on the batch itself."""
+        return self.function(images, target)
+
+    def __repr__(self) -> str:
+        return repr(self.function)

@@ -1,0 +1,77 @@
+"""Primitives on images and maps that know no method."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+
+def unit_mass(saliency: torch.Tensor) -> torch.Tensor:
+    """Scale each map [B, 1, h, w] to sum 1; a map without any saliency counts as uniform."""
+    peak = saliency.amax((-2, -1), keepdim=True)
+    scaled = torch.where(peak > 0, saliency / peak, 1)
+    return scaled / scaled.sum((-2, -1), keepdim=True)
+
+
+def expand_tiles(tiles: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Give each pixel its tile's value: [..., h, w] to [..., H, W]; pixel (y, x) lies in tile (y h // H, x w // W).
+
+    A single tile is returned as it is, to be broadcast.
+    """
+    for dim, (count, side) in enumerate(zip(tiles.shape[-2:], size, strict=True), tiles.ndim - 2):
+        if count > 1:
+            tiles = tiles.index_select(dim, torch.arange(side, device=tiles.device) * count // side)
+    return tiles
+
+
+def translate(images: torch.Tensor, translation: torch.Tensor) -> torch.Tensor:
+    """Move each image, or tiles of it, by whole pixels; what comes from outside the frame is 0.
+
+    Args:
+        images: [B, C, H, W], any dtype.
+        translation: [B or 1, 2] int64, (dy, dx) in pixels, positive moves the content down / right; or
+            [B or 1, 2, h, w], one for each of h x w equal tiles of the result: pixel (y, x) of the result shows pixel
+            (y - dy, x - dx) of the image.
+
+    Returns:
+        [B, C, H, W] in the dtype of `images`.
+    """
+    batch, channels, height, width = images.shape
+    dy, dx = expand_tiles(translation.view(*translation.shape, *[1] * (4 - translation.ndim)), (height, width)).unbind(
+        1
+    )
+    y = torch.arange(height, device=images.device)[:, None] - dy
+    x = torch.arange(width, device=images.device) - dx
+    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    source = (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).expand(batch, -1, -1)
+    pixels = images.flatten(2).gather(2, source.flatten(1)[:, None].expand(-1, channels, -1))
+    return torch.where(inside[:, None], pixels.view(images.shape), 0)
+
+
+def gaussian_blur(maps: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Blur [B, 1, h, w] by a Gaussian of `sigma` cells, cut off after 2 sigma, reflected at the border."""
+    for dim in (2, 3):
+        radius = min(math.ceil(2 * sigma), maps.shape[dim] - 1)
+        if radius > 0:
+            offset = torch.arange(-radius, radius + 1, device=maps.device, dtype=maps.dtype)
+            kernel = torch.exp(-0.5 * (offset / sigma) ** 2)
+            kernel = (kernel / kernel.sum()).view((1, 1, -1, 1) if dim == 2 else (1, 1, 1, -1))
+            padding = (0, 0, radius, radius) if dim == 2 else (radius, radius, 0, 0)
+            maps = F.conv2d(F.pad(maps, padding, mode="reflect"), kernel)
+    return maps
+
+
+def resize(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Resize [B, C, H, W] with antialiasing; returned as it is where it has `size`."""
+    if tuple(images.shape[-2:]) == tuple(size):
+        return images
+    return F.interpolate(images, size, mode="bilinear", antialias=True)
+
+
+def per_channel(values: Sequence[float], images: torch.Tensor) -> torch.Tensor:
+    """Shape statistics for images [B, C, H, W]: [1, C, 1, 1]; their mean where their number differs."""
+    statistics = torch.as_tensor(values, dtype=images.dtype)
+    if statistics.numel() != images.shape[1]:
+        statistics = statistics.mean().expand(images.shape[1])
+    return statistics.view(1, -1, 1, 1).to(images.device, non_blocking=True)
