@@ -24,7 +24,7 @@ def test_errors_against_float64(dtype, autocast):
     images = torch.randn(6, 3, 11, 14).to(dtype).contiguous(memory_format=torch.channels_last)
     mixup = SageMixup(mode="elem", num_classes=6, label_smoothing=0.0, saliency=smooth_maps)
     np.random.seed(0)
-    _, lam, _, _ = mixup._draw(images.shape)
+    lam = mixup._draw(images.shape).lam
     np.random.seed(0)
     with torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None):
         mixed, weights = mixup(images, torch.arange(6))
