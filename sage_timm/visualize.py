@@ -149,7 +149,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--mixer", nargs="+", choices=METHODS, default=["sage"], metavar="NAME", help=", ".join(METHODS)
     )
-    parser.add_argument("--saliency", choices=("gradient", "activation", "spectral"), default="gradient")
+    parser.add_argument("--saliency", choices=("gradient", "feature", "activation", "spectral"), default="gradient")
     parser.add_argument("--saliency-model", metavar="NAME", help="timm model, by default mobilenetv3_small_100")
     parser.add_argument("--saliency-checkpoint", metavar="PATH", help="local weights of the saliency model")
     parser.add_argument("--saliency-size", type=int, metavar="N", help="side at which the saliency is computed")

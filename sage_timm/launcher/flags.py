@@ -41,7 +41,7 @@ def add_flags(parser: argparse.ArgumentParser, **common) -> None:
     group = parser.add_argument_group("sage_timm", "saliency-guided mixing in place of Mixup")
     add = functools.partial(group.add_argument, **common)
     mixers = ("sage", "mixup", "cutmix", "saliencymix", "puzzlemix", "comixup")
-    sources = ("gradient", "activation", "spectral", "self")
+    sources = ("gradient", "feature", "activation", "spectral", "self")
     add("--sage", action="store_true", help="mix by SAGE; --mixup is its Beta parameter, --cutmix keeps its share")
     add("--mixer", choices=mixers, help="mix by this method in place of Mixup; sage is the same as --sage")
     add("--mixer-kwargs", nargs="*", action=_Settings, help="NAME=VALUE ...: the method's own settings")
