@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import timm.data
+import timm.data.loader
 import timm.data.mixup
 import timm.loss
 import torch
