@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import reference
 import torch
+from batches import make_batch
 
 from sage_timm import MixPlan
+from sage_timm.methods import create_method
 from sage_timm.methods.sage import sage, saliency_mask
 from sage_timm.tensors import unit_mass
 
@@ -167,3 +169,11 @@ def test_unit_mass():
     maps = torch.rand(3, 1, 5, 4) * 7
     assert torch.allclose(unit_mass(maps).sum((2, 3)), torch.ones(3, 1))
     assert torch.allclose(unit_mass(maps) / maps, (unit_mass(maps) / maps).mean((2, 3), keepdim=True))
+
+
+def test_sage_plan_is_that_of_its_function():
+    batch = make_batch(4)
+    torch.manual_seed(0)
+    ours = create_method("sage", lam_max=0.5)(batch)
+    expected = sage(batch.saliency, batch.partner, batch.lam * 0.5, batch.size)
+    assert torch.equal(ours.mask, expected.mask) and torch.equal(ours.translation, expected.translation)

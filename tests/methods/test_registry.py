@@ -1,0 +1,166 @@
+"""What is asked of every method: a valid plan, settings that show, errors, draws that follow the seeds."""
+
+import inspect
+import pickle
+
+import pytest
+import timm.data
+import torch
+from batches import blobs, bump, make_batch, seeded
+
+from sage_timm import MethodMixup, SageMixup, create_mixup
+from sage_timm.methods import METHODS, create_method
+
+COMMON = dict(num_classes=7, saliency=bump)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("count", "size"), [(1, (5, 7)), (2, (1, 1)), (5, (13, 9)), (23, (6, 40)), (4, (33, 2))])
+def test_plans_keep_what_a_plan_promises(name, count, size):
+    batch = make_batch(count, *size)
+    for _ in range(4):
+        plan = create_method(name)(batch)
+        sources = plan.source.shape[1]
+        assert plan.source.dtype == torch.int64 and plan.source.shape == (count, sources)
+        assert plan.mask.shape == (count, sources, *size) and plan.mask.dtype == torch.float32
+        assert plan.mask.min() >= 0 and torch.allclose(plan.mask.sum(1), torch.ones(count, *size), atol=1e-6)
+        assert torch.allclose(plan.lam, plan.mask.mean((2, 3)), atol=1e-6), "label weight is the mean of the mask"
+        if name != "comixup":
+            assert torch.equal(plan.source, torch.stack([torch.arange(count), batch.partner], 1))
+        assert plan.mix_images(batch.images).isfinite().all()
+        kept = plan.retained(batch.saliency)
+        assert kept.min() >= 0 and kept.max() <= 1 + 1e-4
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+def test_every_method_has_the_same_surface(name, mode):
+    mixup = create_mixup(name, mode=mode, cutmix_alpha=0.5, prob=0.8, **COMMON)
+    assert isinstance(mixup, timm.data.Mixup) and isinstance(mixup, MethodMixup)
+    assert isinstance(mixup, SageMixup) == (name == "sage")
+    for count in (2, 5, 8):
+        x, target = torch.randn(count, 3, 14, 11), torch.randint(7, (count,))
+        before = x.clone()
+        for _ in range(4):
+            mixed, weights = mixup(x, target)
+            assert torch.equal(x, before) and mixed.shape == x.shape and mixed.dtype == x.dtype
+            assert weights.shape == (count, 7) and torch.allclose(weights.sum(1), torch.ones(count), atol=1e-5)
+    mixup.mixup_enabled = False
+    mixed, weights = mixup(x, target)
+    assert mixed is x and weights.max() == pytest.approx(0.9 + 0.1 / 7)
+    copy = pickle.loads(pickle.dumps(create_mixup(name, **{**COMMON, "saliency": "spectral"})))
+    assert copy(x, target)[0].shape == x.shape
+    with pytest.raises(ValueError, match="`target` must hold labels in"):
+        create_mixup(name, **COMMON)(x, target + 7)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_half_precision_zero_maps_and_odd_batches(name, dtype):
+    x = torch.randn(7, 3, 16, 24, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    target = torch.arange(7) % 5
+    for maps in (
+        torch.zeros(7, 1, 4, 6),
+        torch.ones(7, 1, 1, 1),
+        torch.rand(7, 1, 40, 3),
+        torch.eye(7).view(7, 1, 1, 7),
+    ):
+        mixup = create_mixup(name, num_classes=5, saliency=lambda *_, maps=maps: maps)
+        mixup.planner.checks._warned = True
+        for _ in range(3):
+            mixed, weights = mixup(x, target)
+            assert mixed.dtype == dtype and mixed.isfinite().all()
+            assert mixed.is_contiguous(memory_format=torch.channels_last)
+            assert torch.allclose(weights.sum(1), torch.ones(7))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_draws_follow_the_seeds(name):
+    x, target = torch.randn(8, 3, 16, 16), torch.arange(8) % 7
+    mixup = create_mixup(name, **COMMON, **({"search_fraction": 0.3} if name == "sage" else {}))
+    results = []
+    for seed in (0, 0, 1):
+        seeded(seed)
+        results.append(mixup(x, target)[0])
+    assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_images_that_are_not_drawn_stay(name):
+    x, target = torch.randn(64, 3, 8, 8), torch.arange(64)
+    mixup = create_mixup(name, mode="elem", prob=0.5, num_classes=64, label_smoothing=0, saliency=bump)
+    mixed, weights = mixup(x, target)
+    own = weights.diagonal() == 1
+    assert 12 < own.sum() < 52
+    assert torch.equal(mixed[own], x[own])
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.uses_saliency])
+def test_saliency_matters_where_a_method_uses_it(name):
+    batch = make_batch(8, 16, 16, saliency=blobs(8, 16, 16))
+    results = []
+    for saliency in (batch.saliency, batch.saliency.flip(-1), batch.saliency):
+        torch.manual_seed(0)
+        plan = create_method(name)(make_batch(8, images=batch.images, saliency=saliency))
+        results.append(plan.mix_images(batch.images))
+    assert torch.equal(results[0], results[2]) and not torch.equal(results[0], results[1])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_setting_shows_in_the_result(name):
+    other = dict(
+        lam_max=0.2, search_fraction=0.1, n_labels=2, beta=9.0, gamma=0.01, eta=5.0, neigh_size=1, t_eps=0.0,
+        t_size=1, block_num=1, part=3, thres=0.05, omega=0.9, niter=1,
+    )  # fmt: skip
+    batch = make_batch(8, 24, 24, saliency=blobs(8, 24, 24))
+
+    def mixed(**settings):
+        torch.manual_seed(0)
+        fixed = {} if name != "puzzlemix" else {"block_num": 8}
+        return create_method(name, **{**fixed, **settings})(batch).mix_images(batch.images)
+
+    settings = [field for field in inspect.signature(METHODS[name]).parameters]
+    for setting in settings:
+        assert not torch.equal(mixed(), mixed(**{setting: other[setting]})), setting
+        assert setting in METHODS[name].__doc__, setting
+
+
+def test_authors_settings_are_the_defaults():
+    assert create_mixup("comixup", saliency=bump).mixup_alpha == 2.0
+    assert create_mixup("puzzlemix", saliency=bump).mixup_alpha == 1.0
+    assert create_mixup("comixup", mixup_alpha=0.7, saliency=bump).mixup_alpha == 0.7
+    method = create_method("puzzlemix")
+    assert (method.n_labels, method.beta, method.gamma, method.eta) == (3, 1.2, 0.5, 0.2)
+    assert (method.neigh_size, method.t_eps) == (4, 0.8)
+    method = create_method("comixup")
+    assert (method.part, method.block_num, method.niter) == (20, 4, 4)
+    assert (method.beta, method.gamma, method.thres, method.eta, method.omega) == (0.32, 1.0, 0.83, 0.05, 0.001)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "error", "message"),
+    [
+        ("sagemix", {}, ValueError, "`method` must be one of sage, mixup, cutmix, .*, got 'sagemix'"),
+        ("mixup", {"lam_max": 0.5}, TypeError, "mixup has no settings of its own, got lam_max"),
+        ("comixup", {"betta": 1}, TypeError, "comixup has block_num, part, .*, got betta"),
+        ("puzzlemix", {"n_labels": 33}, ValueError, r"`n_labels` must lie in \[2, 32\], got 33"),
+        ("puzzlemix", {"beta": float("inf")}, ValueError, "`beta` must lie in .*, got inf"),
+        ("comixup", {"gamma": float("inf")}, ValueError, "`gamma` must lie in .*, got inf"),
+        (["sage"], {}, ValueError, r"`method` must be one of .*, got \['sage'\]"),
+        ("mixup", {"name": 3}, TypeError, "mixup has no settings of its own, got name"),
+        ("puzzlemix", {"n_labels": 1}, ValueError, "`n_labels` must be at least 2, got 1"),
+        ("puzzlemix", {"gamma": 1.5}, ValueError, r"`gamma` must lie in \[0, 1\], got 1.5"),
+        ("puzzlemix", {"t_eps": "none"}, TypeError, "`t_eps` must be a number, got str 'none'"),
+        ("puzzlemix", {"block_num": 0}, ValueError, "`block_num` must be at least 1"),
+        ("comixup", {"part": 1}, ValueError, "`part` must be at least 2, got 1"),
+        ("comixup", {"omega": 2}, ValueError, r"`omega` must lie in \[0, 1\]"),
+        ("comixup", {"niter": 0}, ValueError, "`niter` must be at least 1"),
+        ("puzzlemix", {"mixup_alpha": 0}, ValueError, "`mixup_alpha` must be > 0 for PuzzleMix to mix, got 0"),
+        ("cutmix", {"mixup_alpha": 0}, ValueError, "`mixup_alpha` must be > 0 for CutMix to mix, got 0"),
+        ("mixup", {"mode": "half"}, ValueError, "`mode` must be one of batch, pair, elem"),
+        ("comixup", {"saliency": 3}, TypeError, "`saliency` must be a source's name or a callable"),
+    ],
+)
+def test_errors(name, settings, error, message):
+    with pytest.raises(error, match=message):
+        create_mixup(name, **{"saliency": bump, **settings})
