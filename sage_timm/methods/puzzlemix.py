@@ -193,12 +193,12 @@ class PuzzleMix:
         blocks = self.block_num or 2 ** int(torch.randint(1, 5, ()))
         grid = tuple(min(blocks, side) for side in batch.size)
         level = self.mask_levels(batch, grid)
-        return self.moved(batch, torch.from_numpy(level).to(batch.lam.device) / (self.n_labels - 1))
+        return self.moved(batch, torch.from_numpy(level).to(batch.lam) / (self.n_labels - 1))
 
     def energy(self, batch: Batch, grid: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Compute the terms of the mask's energy, as `minimum_cut` takes them, for masks level / (n_labels - 1)."""
         own = unit_mass(F.adaptive_avg_pool2d(batch.saliency, grid))[:, 0]
-        level = torch.arange(self.n_labels, device=own.device)
+        level = torch.arange(self.n_labels, device=own.device, dtype=own.dtype)
         mask = level / (self.n_labels - 1)
         ways = torch.tensor([math.comb(self.n_labels - 1, k) for k in range(self.n_labels)], device=own.device)
         lam = batch.lam[:, None]

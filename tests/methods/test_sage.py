@@ -138,18 +138,6 @@ def test_search_fraction_draws_for_each_image():
     assert len(moves(every).unique(dim=0)) == 1
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_mix_images_keeps_dtype_and_layout(dtype, layout):
-    images = all_images(4, 6, 8).to(dtype).contiguous(memory_format=layout)
-    plan = sage(torch.rand(4, 1, 6, 8), torch.arange(3, -1, -1), torch.full((4,), 0.3), (6, 8))
-    mixed = plan.mix_images(images)
-    assert mixed.dtype == dtype
-    assert mixed.is_contiguous(memory_format=layout)
-    expected = plan.mix_images(images.double().contiguous())
-    assert torch.allclose(mixed.double(), expected, rtol=float(torch.finfo(dtype).eps), atol=1e-7)
-
-
 def test_mix_target_weighs_the_own_label_by_lam():
     plan = MixPlan.of_pairs(torch.tensor([1, 2, 0]), torch.ones(3, 1, 2, 2), torch.tensor([0.9, 0.3, 1]))
     mixed = plan.mix_target(torch.eye(3))
