@@ -41,7 +41,7 @@ def _columns(
         retained = plan.retained(saliency).tolist()
         captions = [
             f"{weights}\nretained {' + '.join(f'{r:.2f}' for r, share in zip(kept, lam, strict=True) if share > 0)}"
-            for weights, kept, lam in zip(_label_weights(plan, names), retained, plan.lam.tolist(), strict=True)
+            for weights, kept, lam in zip(label_weights(plan, names), retained, plan.lam.tolist(), strict=True)
         ]
         columns.append(_Column(title, plan.mix_images(images), captions))
     return columns
@@ -51,11 +51,14 @@ def _moves(plan: MixPlan) -> list[str]:
     """Say for each output of a pairwise plan where its partner moves as a whole; nothing for plans that move tiles."""
     if plan.translation is None or plan.translation.shape[-2:] != (1, 1):
         return [""] * len(plan.lam)
-    texts = []
-    for dy, dx in plan.translation[:, -1, :, 0, 0].tolist():
-        ways = [f"{abs(d)} px {way[d > 0]}" for d, way in ((dy, ("up", "down")), (dx, ("left", "right"))) if d]
-        texts.append(f"partner moves\n{', '.join(ways)}" if ways else "partner stays")
-    return texts
+    ways = (in_words(dy, dx) for dy, dx in plan.translation[:, -1, :, 0, 0].tolist())
+    return [f"partner moves\n{way}" if way else "partner stays" for way in ways]
+
+
+def in_words(dy: int, dx: int) -> str:
+    """Say a translation, as '40 px down, 96 px left'; nothing where it is (0, 0)."""
+    ways = ((dy, ("up", "down")), (dx, ("left", "right")))
+    return ", ".join(f"{abs(d)} px {way[d > 0]}" for d, way in ways if d)
 
 
 def draw_plans(images: torch.Tensor, saliency: torch.Tensor, plans: Mapping[str, MixPlan], names: Sequence[str]):
@@ -78,7 +81,7 @@ def draw_plans(images: torch.Tensor, saliency: torch.Tensor, plans: Mapping[str,
     for index, column in enumerate(columns):
         grid[0][index].set_title(column.title, fontsize=9)
         for row, axes in enumerate(grid):
-            _show(axes[index], column.pictures[row], column.caption(row), column.heat)
+            show_picture(axes[index], column.pictures[row], column.caption(row), column.heat)
     return figure
 
 
@@ -123,10 +126,10 @@ def draw_mixed(images: torch.Tensor, plan: MixPlan, names: Sequence[str], most: 
     width = math.ceil(math.sqrt(count))
     height = math.ceil(count / width)
     figure, grid = _grid(height, width, (1.6 * width, 1.9 * height))
-    mixed, captions = plan.mix_images(images)[:count], _label_weights(plan, names)
+    mixed, captions = plan.mix_images(images)[:count], label_weights(plan, names)
     for index, axis in enumerate(axis for row in grid for axis in row):
         if index < count:
-            _show(axis, mixed[index], captions[index])
+            show_picture(axis, mixed[index], captions[index])
         else:
             axis.set_visible(False)
     return figure
@@ -139,15 +142,16 @@ def _grid(rows: int, columns: int, size: tuple[float, float]):
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _show(axis, picture: torch.Tensor, caption: str, heat: bool = False) -> None:
+def show_picture(axis, picture: torch.Tensor, caption: str, heat: bool = False) -> None:
+    """Show a picture [C, H, W] in [0, 1] on a matplotlib axis, with a caption below; `heat` colours a map."""
     picture = picture if len(picture) == 3 else picture[:1]
     pixels = picture.permute(1, 2, 0).float().clamp(0, 1).cpu().numpy()
     axis.imshow(pixels, cmap="magma" if heat else "gray", vmin=0, vmax=1)
     axis.set(xticks=[], yticks=[])
-    axis.set_xlabel("\n".join(textwrap.fill(line, 28) for line in caption.split("\n")), fontsize=8, parse_math=False)
+    axis.set_xlabel("\n".join(textwrap.fill(line, 30) for line in caption.split("\n")), fontsize=8, parse_math=False)
 
 
-def _label_weights(plan: MixPlan, names: Sequence[str]) -> list[str]:
+def label_weights(plan: MixPlan, names: Sequence[str]) -> list[str]:
     """Say which labels each output has, as 'cat 0.62, dog 0.38'; equal ones are added up."""
     texts = []
     for sources, lam in zip(plan.source.tolist(), plan.lam.tolist(), strict=True):
