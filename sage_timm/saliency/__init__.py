@@ -39,10 +39,12 @@ def create_saliency(
         name: 'gradient', 'feature' or 'activation' of a frozen auxiliary model, 'spectral' (needs no model), or 'self',
             the gradient of `model` itself, not frozen: the model in training.
         model: a timm model name with pretrained weights, `local-dir:PATH`, `hf-hub:ID`, or a module (copied and
-            frozen, but for 'self'). Default: the architecture the checkpoint names, else `DEFAULT_MODEL`.
+            frozen, but for 'self'). Default: the architecture the checkpoint names, else `DEFAULT_MODEL`, or, where its
+            weights cannot be loaded, tf_efficientnet_lite0 of the extra `offline` with a warning.
         checkpoint: a local file with the weights of `model`: .safetensors, .pth, or a .pth.tar of timm's train.py.
         size: side in pixels that images are resized to for the model. Default: half the input size of pretrained
-            weights (112 for 224), the images' own size for a checkpoint or a module, 64 for 'spectral'.
+            weights (112 for 224; all 224 for tf_efficientnet_lite0), the images' own size for a checkpoint or a module,
+            64 for 'spectral'.
         mean, std: per-channel statistics the training images are normalised with, for images in [0, 1]. Default:
             assumed to be those of the model.
         in_chans: channels of the images.

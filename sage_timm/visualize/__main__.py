@@ -1,0 +1,115 @@
+"""The command: `python -m sage_timm.visualize IMAGES_OR_FOLDER --mixer sage mixup`."""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from ..checks import check_count, check_library, check_number
+from ..methods import create_method
+from ..options import add_method_flags, add_saliency_flags, in_flags, saliency_settings
+from ..plan import Batch, MixPlan
+from ..saliency import SOURCES, create_saliency
+from .figures import draw_page, draw_plans
+from .images import load_images, spread
+from .report import measure
+
+PAGES = (".html", ".htm")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the command's parser."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sage_timm.visualize",
+        description="Draw how methods mix images, and report how much SAGE has to work with in their saliency. "
+        "Each image is mixed with the one as far from the end of the list.",
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGES_OR_FOLDER", help="at least two images in all")
+    parser.add_argument("-o", "--output", default="figure.png", metavar="FILE", help=".png, .jpg, .pdf or .html")
+    parser.add_argument("--count", type=int, default=6, metavar="N", help="images to draw (default: 6)")
+    parser.add_argument("--size", type=int, default=224, metavar="N", help="side of the images in px (default: 224)")
+    parser.add_argument(
+        "--report", type=int, default=64, metavar="N", help="images of the report; 0: none (default: 64)"
+    )
+    parser.add_argument("--lam", type=float, default=0.5, help="the Beta draw of every image, in [0, 1] (default: 0.5)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of what the methods draw themselves (default: 0)")
+    add_method_flags(parser, nargs="+", default=None)
+    parser.add_argument("--sage-lam-max", type=float, default=0.6, metavar="A", help="SAGE's ratio is A x --lam (0.6)")
+    add_saliency_flags(parser, [name for name in SOURCES if name != "self"])
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draw the plans of the given images into a file and print the report."""
+    args = build_parser().parse_args(argv)
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    try:
+        lines = draw(args)
+    except (OSError, RuntimeError, TypeError, ValueError, ImportError, Image.DecompressionBombError) as error:
+        sys.exit(f"error: {in_flags(str(error))}")
+    print("\n".join(lines))
+
+
+def draw(args: argparse.Namespace) -> list[str]:
+    """Write the picture that the arguments ask for; return what to tell the user."""
+    check_library("matplotlib", "visualize", "Matplotlib", "viz")
+    check_number("lam", args.lam, 0, 1)
+    check_number("sage_lam_max", args.sage_lam_max, 0, 1, open_low=True)
+    check_count("count", args.count, 2)
+    check_count("size", args.size, 1)
+    check_count("report", args.report, 0)
+    images, names = load_images(args.images, max(args.count, args.report), args.size, _progress("reading images"))
+    channels = images.shape[1]
+    settings = {"mean": (0.0,) * channels, "std": (1.0,) * channels, "in_chans": channels}
+    source = create_saliency(**saliency_settings(vars(args)), **settings)
+    chunks = images.split(16)
+    saliency = torch.cat([source(chunk) for chunk in _progress("saliency")(chunks)])
+
+    shown = spread(len(images), args.count)
+    some, maps, labels = images[shown], saliency[shown], [names[i] for i in shown]
+    plans = make_plans(args, some, maps)
+    lines = [f"{args.output}: {len(some)} images, saliency: {source!r}"]
+    ratio = args.lam * args.sage_lam_max
+    if args.report and 0 < ratio < 1:
+        report = measure(saliency, (args.size, args.size), ratio)
+        lines += [f"SAGE at ratio {ratio:g} on {report.images} images:", *(f"  {line}" for line in report.lines())]
+    if Path(args.output).suffix.lower() in PAGES:
+        Path(args.output).write_text(draw_page(some, maps, plans, labels, lines[1:]))
+    else:
+        draw_plans(some, maps, plans, labels).savefig(args.output, dpi=110, bbox_inches="tight")
+    return lines
+
+
+def make_plans(args: argparse.Namespace, images: torch.Tensor, saliency: torch.Tensor) -> dict[str, MixPlan]:
+    """Make the plan of each method asked for, every one from the same seed."""
+    mixers, kwargs = args.mixer or ["sage"], args.mixer_kwargs or {}
+    if kwargs and len(mixers) > 1:
+        raise ValueError(f"--mixer-kwargs must be of one method, got --mixer {' '.join(mixers)}; draw them one by one")
+    if "lam_max" in kwargs:
+        raise ValueError(f"lam_max must be given by --sage-lam-max, got --mixer-kwargs lam_max={kwargs['lam_max']}")
+    partner = torch.arange(len(images)).flip(0)
+    lam = torch.full((len(images),), args.lam)
+    plans = {}
+    for name in mixers:
+        torch.manual_seed(args.seed)
+        method = create_method(name, **({"lam_max": args.sage_lam_max} if name == "sage" else {}) | kwargs)
+        plans[name] = method(Batch(images, saliency, partner, lam, method.alpha, (1.0,) * images.shape[1]))
+    return plans
+
+
+def _progress(what: str):
+    """Return a wrapper that shows how far a loop has come, on a terminal and where it takes a while."""
+    from tqdm import tqdm
+
+    def wrapped(items: Iterable) -> Iterable:
+        return tqdm(items, desc=what, leave=False, delay=1.0, disable=None)
+
+    return wrapped
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""What SAGE has to work with in the saliency of a set of images, in a few numbers."""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from ..methods.sage import sage, saliency_mask
+from ..plan import MixPlan
+from ..tensors import unit_mass
+
+# Thresholds of the verdict; docs/saliency.md has the cases that they were set by.
+LEAST_RETAINED = 1.05
+LEAST_MOVED = 0.05
+
+
+@dataclass(frozen=True)
+class Report:
+    """Figures of a set of images, each mixed by SAGE with the one as far from the end of the list.
+
+    Attributes:
+        images: how many there are.
+        half: smallest share of the frame that holds half of an image's saliency, median; 0.5 for a flat map.
+        moved: share of partners that move.
+        distance: how far those go, in pixels, median; 0 where none moves.
+        side: shorter side of the images in pixels.
+        unmoved: share of its saliency that the own image retains plus that of the partner, mean, if none moved.
+        retained: the same with SAGE's translations; 1 for Mixup at any ratio.
+    """
+
+    images: int
+    half: float
+    moved: float
+    distance: float
+    side: int
+    unmoved: float
+    retained: float
+
+    def lines(self) -> list[str]:
+        """Say it in words, and whether SAGE has something to work with."""
+        mask, moves = self.unmoved - 1, self.retained - self.unmoved
+        distance = f", by {self.distance:.0f} of {self.side} px (median)" if self.moved else ""
+        return [
+            f"half of an image's saliency lies in {self.half:.0%} of the frame (median; 50% is a flat map)",
+            f"{self.moved:.0%} of the partners move{distance}",
+            f"of their saliency the two images retain {self.retained:.2f} together, where Mixup retains 1.00: "
+            f"{mask:+.2f} by the mask, {moves:+.2f} by the moves",
+            self.verdict(),
+        ]
+
+    def verdict(self) -> str:
+        """Say whether SAGE has something to work with."""
+        if self.retained < LEAST_RETAINED:
+            return (
+                f"little for SAGE to work with (under {LEAST_RETAINED} together): maps this flat mix nearly as Mixup "
+                "does; try another --saliency, a larger --saliency-size, or --saliency-power 2"
+            )
+        if self.moved < LEAST_MOVED:
+            return (
+                f"enough for SAGE's mask, not for its moves (under {LEAST_MOVED:.0%} of the partners): the salient "
+                "parts hardly overlap, or the maps are noise; look at the picture"
+            )
+        return (
+            "enough for SAGE to work with, if the bright spots are the objects (noise scores too): look at the picture"
+        )
+
+
+def measure(saliency: torch.Tensor, size: tuple[int, int], ratio: float) -> Report:
+    """Mix each image with the one as far from the end of the list by SAGE, and measure what that retains.
+
+    Args:
+        saliency: [B, 1, h, w], non-negative, any scale; at least 2 images.
+        size: (H, W) of the images.
+        ratio: SAGE's mixing ratio, the own image's share of the saliency, in (0, 1).
+    """
+    maps = unit_mass(saliency.float())
+    # How many of the largest cells it takes to hold half of the mass.
+    sums = maps.flatten(1).sort(1, descending=True).values.cumsum(1)
+    half = ((sums < 0.5).sum(1) + 1) / sums.shape[1]
+
+    partner = torch.arange(len(maps), device=maps.device).flip(0)
+    ratios = torch.full((len(maps),), ratio, device=maps.device)
+    plan = sage(maps, partner, ratios, size)
+    assert plan.translation is not None
+    translation = plan.translation[:, 1, :, 0, 0]
+    distance = translation.float().norm(dim=1)
+    moved = distance > 0
+
+    # The same mask where every partner stays in its place.
+    large = unit_mass(F.interpolate(maps, size, mode="bilinear"))
+    own, other = ratio * large, (1 - ratio) * large[partner]
+    mask = saliency_mask(own, other, torch.zeros_like(translation), ratios)
+    still = MixPlan.of_pairs(partner, mask, mask.mean((1, 2, 3)))
+    return Report(
+        images=len(maps),
+        half=half.median().item(),
+        moved=moved.float().mean().item(),
+        distance=distance[moved].median().item() if moved.any() else 0.0,
+        side=min(size),
+        unmoved=still.retained(maps).sum(1).mean().item(),
+        retained=plan.retained(maps).sum(1).mean().item(),
+    )

@@ -1,0 +1,125 @@
+"""The report on saliency, the HTML page, and the flags that commands share."""
+
+import argparse
+import base64
+import io
+import re
+
+import pytest
+import torch
+from PIL import Image
+
+from sage_timm import create_saliency
+from sage_timm.methods.sage import sage
+from sage_timm.options import FLAGS, add_saliency_flags, in_flags, saliency_settings
+from sage_timm.visualize import Report, draw_page, measure
+from sage_timm.visualize import __main__ as command
+
+
+def spots(where, side=(20, 24)):
+    maps = torch.zeros(len(where), 1, *side)
+    for map_, (y, x) in zip(maps, where, strict=True):
+        map_[0, y : y + 4, x : x + 5] = 1
+    return maps
+
+
+def test_report_of_two_objects_at_the_same_place():
+    report = measure(spots([(8, 9), (8, 9)]), (20, 24), 0.3)
+    assert report.half == pytest.approx(10 / 480) and report.images == 2 and report.side == 20
+    assert report.unmoved == pytest.approx(1.0), "the mask alone cannot tell the two apart"
+    assert report.moved == 1 and report.distance >= 4 and report.retained > 1.9
+
+
+def test_report_of_two_objects_apart():
+    report = measure(spots([(2, 2), (14, 16)]), (20, 24), 0.3)
+    assert report.unmoved > 1.9 and report.moved == 0 and report.distance == 0
+    assert report.retained == pytest.approx(report.unmoved)
+
+
+def test_report_of_flat_maps_is_mixups():
+    report = measure(torch.ones(4, 1, 8, 8), (32, 32), 0.3)
+    assert report.half == 0.5 and report.moved == 0
+    assert report.retained == pytest.approx(1, abs=1e-5) and "little for SAGE" in report.verdict()
+
+
+def test_report_agrees_with_the_plan():
+    maps, partner = torch.rand(6, 1, 9, 7) ** 4, torch.arange(5, -1, -1)
+    plan = sage(maps, partner, torch.full((6,), 0.4), (36, 28))
+    assert measure(maps, (36, 28), 0.4).retained == pytest.approx(plan.retained(maps).sum(1).mean().item())
+
+
+@pytest.mark.parametrize(
+    ("retained", "moved", "words"),
+    [(1.04, 0.5, "little for SAGE"), (1.2, 0.04, "not for its moves"), (1.2, 0.06, "if the bright spots")],
+)
+def test_verdicts(retained, moved, words):
+    report = Report(64, 0.25, moved, 12.0, 224, 1.03, retained)
+    assert words in report.verdict()
+    text = "\n".join(report.lines())
+    assert f"retain {retained:.2f} together" in text and "+0.03 by the mask" in text and "12 of 224 px" in text
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    for i, size in enumerate([(40, 30), (30, 50), (35, 35)]):
+        Image.effect_noise(size, 80).convert("RGB").save(tmp_path / f"picture{i}.png")
+    return tmp_path
+
+
+def test_the_command_writes_a_page_that_needs_no_other_file(pictures, capsys):
+    target = pictures / "page.html"
+    command.main(
+        [str(pictures), "--saliency", "spectral", "--size", "32", "-o", str(target), "--mixer", "sage", "mixup"]
+    )
+    text = target.read_text()
+    found = re.findall(r'src="([^"]+)"', text)
+    assert len(found) == 3 * 5 and all(source.startswith("data:image/jpeg;base64,") for source in found)
+    assert Image.open(io.BytesIO(base64.b64decode(found[0].partition(",")[2]))).size == (128, 128)
+    out = capsys.readouterr().out
+    (verdict,) = re.findall(r"(?:little for|enough for) SAGE", out)
+    assert "half of an image's saliency lies in" in out and "SAGE at ratio 0.3 on 3 images" in out
+    assert verdict in text and "picture0" in text
+
+
+def test_the_report_can_be_left_out_and_follows_the_ratio(pictures, capsys):
+    fixed = [str(pictures), "--saliency", "spectral", "--size", "32", "-o", str(pictures.parent / "f.jpg")]
+    command.main([*fixed, "--report", "0"])
+    assert "retain" not in capsys.readouterr().out
+    command.main([*fixed, "--lam", "0.8", "--sage-lam-max", "0.5", "--count", "2"])
+    assert "SAGE at ratio 0.4 on 3 images" in capsys.readouterr().out
+    assert Image.open(pictures.parent / "f.jpg").format == "JPEG"
+
+
+def test_page_escapes_names():
+    images, maps = torch.rand(2, 3, 8, 8), torch.rand(2, 1, 8, 8)
+    plan = sage(maps, torch.tensor([1, 0]), torch.tensor([0.5, 0.5]), (8, 8))
+    page = draw_page(images, maps, {"sage": plan}, ["<b>", "&"], ["a < b"])
+    assert "&lt;b&gt;" in page and "<b>" not in page and "a &lt; b" in page
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser()
+    add_saliency_flags(parser)
+    return saliency_settings(vars(parser.parse_args(arguments)))
+
+
+def test_shared_flags_reach_create_saliency():
+    assert parse([]) == {}
+    flags = ["--saliency", "spectral", "--saliency-size", "32", "--saliency-blur", "0", "--saliency-power", "2"]
+    settings = parse([*flags, "--saliency-grid", "8"])
+    assert repr(create_saliency(**settings)) == "spectral residual at 32 px (blur 0, power 2, grid 8)"
+    assert parse(["--saliency-model", "m", "--saliency-checkpoint", "c"]) == {"model": "m", "checkpoint": "c"}
+
+
+def test_errors_name_flags():
+    assert in_flags("`checkpoint` must, got `other`") == "--saliency-checkpoint must, got `other`"
+    parser = argparse.ArgumentParser()
+    add_saliency_flags(parser)
+    assert set(FLAGS.values()) - {"--mixer"} == {o for o in parser._option_string_actions if "saliency" in o}
+
+
+def test_progress_is_shown_for_folders(pictures, monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr(command, "_progress", lambda what: lambda items: shown.append((what, len(items))) or items)
+    command.main([str(pictures), "--saliency", "spectral", "--size", "32", "-o", str(pictures / "f.png")])
+    assert shown == [("reading images", 3), ("saliency", 1)]
