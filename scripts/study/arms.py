@@ -3,6 +3,7 @@
 An arm is written NAME[,SETTING=VALUE...], for example `gradient+mixup,share=0.5,lam_max=1`.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -20,7 +21,7 @@ from sage_timm.saliency import Saliency
 from sage_timm.tensors import resize, unit_mass
 
 TIMM = {"mixup": (1, 0), "cutmix": (0, 1), "mixup+cutmix": (1, 1)}
-MODEL_SOURCES = ("gradient", "activation", "fused")
+MODEL_SOURCES = ("gradient", "activation", "layer", "fused", "fused-layer")
 MAPS = ("oracle", "shuffled", "flat")
 SOURCES = (*MODEL_SOURCES, "self", "spectral", *MAPS)
 TURNS = ("", "+mixup", "+cutmix", "+mixup+cutmix")
@@ -71,7 +72,7 @@ class Arm:
         check_number("prob", settings.get("prob", 1), 0, 1)
         check_number("alpha", settings.get("alpha", 1), 0, 1e6, open_low=True)
         check_number("share", settings.get("share", 1), 0, 1)
-        check_number("off", settings.get("off", 0), 0, 1)
+        check_number("off", settings.get("off", 0), 0, 100)
         choices = {"label": LABELS, "map": SOURCES, "aux_mix": ("none", *TIMM)}
         for key in choices.keys() & settings.keys():
             if settings[key] not in choices[key]:
@@ -129,8 +130,10 @@ class Arm:
             source = Control(self.source, truth, **settings)
         elif self.source == "spectral":
             source = create_saliency("spectral", **settings)
-        elif self.source == "fused":
-            source = Fused(auxiliary(), **settings)
+        elif self.source == "layer":
+            source = Layer(auxiliary(), **settings)
+        elif self.source in ("fused", "fused-layer"):
+            source = Fused(auxiliary(), self.source == "fused-layer", **settings)
         else:
             source = create_saliency(self.source, model=model if self.source == "self" else auxiliary(), **settings)
         return BackgroundOff(source, self.settings["off"]) if "off" in self.settings else source
@@ -186,32 +189,54 @@ class Control(Saliency):
         return mask if self.kind == "oracle" else mask.roll(1, 0)
 
 
-class Fused(Saliency):
-    """Geometric mean of the gradient of a frozen model and of the spectral residual, both blurred alike."""
+class Layer(Saliency):
+    """Gradient times feature, less the feature's spatial median, at the last layer of at least 10 x 10 cells.
+
+    Absolute values, summed over channels; of the loss on the true label, by a frozen timm model.
+    """
 
     def __init__(self, model: torch.nn.Module, blur: float = 1 / 8, **settings) -> None:
+        super().__init__(blur, **settings)
+        self.model = copy.deepcopy(model).float().eval().requires_grad_(False)
+
+    def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
+        """Compute the maps [B, 1, H, W], enlarged to the images."""
+        with torch.enable_grad():
+            last, features = self.model.forward_intermediates(images.requires_grad_())
+            loss = F.cross_entropy(self.model.forward_head(last), target, reduction="sum")
+            feature = [f for f in features if min(f.shape[-2:]) >= 10][-1]
+            (gradient,) = torch.autograd.grad(loss, feature)
+        median = feature.flatten(2).median(2).values[..., None, None]
+        return resize((gradient * (feature - median)).abs().sum(1, keepdim=True), images.shape[-2:])
+
+
+class Fused(Saliency):
+    """Geometric mean of the gradient of a frozen model, or of its layer's map, and of the spectral residual."""
+
+    def __init__(self, model: torch.nn.Module, layer: bool = False, blur: float = 1 / 8, **settings) -> None:
         super().__init__(0.0, **settings)
-        self.sources = [create_saliency("gradient", model=model, blur=blur, grid=None)]
-        self.sources.append(create_saliency("spectral", blur=blur, grid=None))
+        first = (
+            Layer(model, blur, grid=None) if layer else create_saliency("gradient", model=model, blur=blur, grid=None)
+        )
+        self.sources = [first, create_saliency("spectral", blur=blur, grid=None)]
 
     def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
         """Compute the maps [B, 1, H, W]."""
-        gradient, spectral = (unit_mass(resize(source(images, target), images.shape[-2:])) for source in self.sources)
-        return (gradient * spectral).sqrt()
+        first, second = (unit_mass(resize(source(images, target), images.shape[-2:])) for source in self.sources)
+        return (first * second).sqrt()
 
 
 class BackgroundOff(Saliency):
-    """A source whose maps lose what a share of their cells has: the quantile, below which nothing is left."""
+    """A source whose maps lose a multiple of their mean, below which nothing is left."""
 
-    def __init__(self, source: Saliency, quantile: float) -> None:
+    def __init__(self, source: Saliency, multiple: float) -> None:
         super().__init__()
-        self.source, self.quantile = source, quantile
+        self.source, self.multiple = source, multiple
 
     def __call__(self, images: torch.Tensor, target: torch.Tensor | None = None) -> torch.Tensor:
         """Compute the maps [B, 1, h, w]."""
         maps = self.source(images, target)
-        level = maps.flatten(1).quantile(self.quantile, dim=1)
-        return (maps - level.view(-1, 1, 1, 1)).clamp_min(0)
+        return (maps - self.multiple * maps.mean((-2, -1), keepdim=True)).clamp_min(0)
 
 
 @dataclass(frozen=True)

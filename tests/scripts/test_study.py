@@ -1,5 +1,6 @@
 """The study: data by object share, arms, controls and variations, runs at an equal recipe, tables."""
 
+import copy
 import itertools
 import json
 import shutil
@@ -13,7 +14,7 @@ from timm.data import Mixup
 from sage_timm import create_saliency
 from sage_timm.methods import create_method
 from sage_timm.plan import MixPlan
-from sage_timm.tensors import unit_mass
+from sage_timm.tensors import resize, unit_mass
 from scripts.study import __main__ as study
 from scripts.study import report
 from scripts.study.arms import (
@@ -23,6 +24,7 @@ from scripts.study.arms import (
     Control,
     Fused,
     Labelled,
+    Layer,
     Truth,
     Turns,
     map_quality,
@@ -121,7 +123,7 @@ def test_an_arm_is_a_name_and_settings():
         ("gradient,aux_mix=sage", "aux_mix must be one of none, mixup, cutmix, mixup+cutmix, got 'sage'"),
         ("gradient+mixup,share=2", "`share` must lie in [0, 1], got 2.0"),
         ("mixup,map=oracle", "mixup must have label=saliency to look at maps"),
-        ("gradient,off=2", "`off` must lie in [0, 1], got 2.0"),
+        ("gradient,off=-1", "`off` must lie in [0, 100], got -1.0"),
         ("flat,aux_epochs=3", "each once, got 'aux_epochs'"),
         ("oracle", "oracle must know where the objects are; set --object-share"),
         ("gradient,lam_max=2", "`lam_max` must lie in (0, 1], got 2.0"),
@@ -232,20 +234,35 @@ def test_fused_maps_are_the_geometric_mean_of_both(tiny_model):
     sources = (create_saliency("gradient", model=tiny_model, blur=0.1), create_saliency("spectral", blur=0.1))
     product = (unit_mass(sources[0](images, None)) * unit_mass(sources[1](images, None))).sqrt()
     assert torch.allclose(fused, product) and fused.std() > 0
+    assert not torch.allclose(fused, Fused(tiny_model, True, blur=0.1, grid=None)(images, torch.eye(5)[:2]), rtol=0.1)
     assert not torch.allclose(fused, Fused(tiny_model, blur=0.2, grid=None)(images, None), rtol=0.1)
     assert Fused(tiny_model, grid=8)(images, None).shape == (2, 1, 8, 8)
 
 
-def test_the_background_is_taken_off_at_its_quantile():
-    maps = torch.arange(10.0).view(1, 1, 2, 5).repeat(2, 1, 1, 1)
+def test_layer_maps_are_gradient_times_feature_less_its_median(tiny_model):
+    images, target = torch.randn(2, 3, 48, 40), torch.eye(5)[:2]
+    maps = Layer(tiny_model, blur=0, grid=None)(images, target)
+    assert maps.shape == (2, 1, 48, 40)
+    model = copy.deepcopy(tiny_model).eval()
+    last, features = model.forward_intermediates(images.requires_grad_())
+    feature = [f for f in features if min(f.shape[-2:]) >= 10][-1]
+    loss = torch.nn.functional.cross_entropy(model.forward_head(last), target, reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, feature)
+    for i in range(2):
+        expected = sum((g * (f - f.median())).abs() for g, f in zip(gradient[i], feature[i], strict=True))
+        assert torch.allclose(resize(expected[None, None], (48, 40))[0], maps[i], atol=1e-6)
+    blurred = Layer(tiny_model, blur=0.2, grid=8)(images.detach(), target)
+    assert blurred.shape[-2:] == (8, 8) and blurred.std() < maps.std()
+
+
+def test_the_background_is_taken_off_at_a_multiple_of_the_mean():
+    maps = torch.arange(9.0).view(1, 1, 3, 3).repeat(2, 1, 1, 1)
     maps[1] *= 3
-    left = BackgroundOff(lambda images, target: maps, 0.5)(None, None)
-    assert torch.equal(left[0].flatten(), torch.tensor([0] * 5 + [0.5, 1.5, 2.5, 3.5, 4.5]))
-    assert torch.equal(left[1], 3 * left[0])
-    assert (
-        isinstance(create("flat,off=0.3").sage.saliency, BackgroundOff)
-        and create("flat,off=.3").sage.saliency.quantile == 0.3
-    )
+    left = BackgroundOff(lambda images, target: maps, 1.0)(None, None)
+    assert torch.equal(left[0].flatten(), torch.tensor([0.0] * 5 + [1, 2, 3, 4])) and torch.equal(left[1], 3 * left[0])
+    assert torch.equal(BackgroundOff(lambda images, target: maps, 0.5)(None, None)[0, 0, 1, 0], torch.tensor(1.0))
+    source = create("flat,off=0.3").sage.saliency
+    assert isinstance(source, BackgroundOff) and source.multiple == 0.3
 
 
 def test_quality_of_a_map_is_that_of_where_its_mass_lies():
