@@ -70,8 +70,8 @@ def place(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Put each image, shrunk or enlarged to a square, at a random place of a frame with a cluttered background.
 
-    The background has the amplitude spectrum of another of the images and random phases, the same for all channels, so
-    that it has that image's colours and coarseness but none of its shapes.
+    The background is white noise convolved with another of the images at the object's size: it has that image's
+    colours, spectrum and sharpness, but none of its shapes (spot noise; Galerne et al., "Random Phase Textures", 2011).
 
     Args:
         images: [N, C, h, w] uint8, more than one.
@@ -91,25 +91,28 @@ def place(
     side = side.round().long().clamp(1, frame)
     corner = (torch.rand((count, 2), generator=generator) * (frame - side + 1)[:, None]).long()
     donor = torch.randperm(count, generator=generator)
-    framed = torch.cat([_background(images[part], frame, generator) for part in donor.split(1000)])
+    framed = torch.empty((count, images.shape[1], frame, frame), dtype=torch.uint8)
     mask = torch.zeros((count, 1, frame, frame), dtype=torch.uint8)
     for length in side.unique().tolist():
-        image = (side == length).nonzero()[:, 0]
-        objects = F.interpolate(images[image].float(), (length, length), mode="bilinear", antialias=True)
-        y, x = (corner[image, axis, None] + torch.arange(length) for axis in (0, 1))
-        place = image[:, None, None], slice(None), y[:, :, None], x[:, None]
-        framed[place] = objects.round().byte().permute(0, 2, 3, 1)
-        mask[place] = 1
+        for image in (side == length).nonzero()[:, 0].split(1000):
+            objects, donors = (
+                F.interpolate(images[index].float(), (length, length), mode="bilinear", antialias=True)
+                for index in (image, donor[image])
+            )
+            framed[image] = _texture(donors, frame, generator)
+            y, x = (corner[image, axis, None] + torch.arange(length) for axis in (0, 1))
+            there = image[:, None, None], slice(None), y[:, :, None], x[:, None]
+            framed[there] = objects.round().byte().permute(0, 2, 3, 1)
+            mask[there] = 1
     return framed, mask
 
 
-def _background(donors: torch.Tensor, frame: int, generator: torch.Generator) -> torch.Tensor:
-    """Return textures [N, C, frame, frame] uint8 with the donors' means and amplitude spectra."""
-    spectrum = torch.fft.rfft2(F.interpolate(donors.float(), (frame, frame), mode="bilinear", antialias=True))
-    phase = torch.fft.rfft2(torch.randn((len(donors), 1, frame, frame), generator=generator))
-    phase = phase / phase.abs().clamp_min(1e-12)
-    phase[..., 0, 0] = 1
-    return torch.fft.irfft2(spectrum * phase, s=(frame, frame)).round().clamp(0, 255).byte()
+def _texture(donors: torch.Tensor, frame: int, generator: torch.Generator) -> torch.Tensor:
+    """Return textures [N, C, frame, frame] uint8 with the means and spectra of the donors [N, C, h, w] in 0 to 255."""
+    mean = donors.mean((-2, -1), keepdim=True)
+    noise = torch.fft.rfft2(torch.randn((len(donors), 1, frame, frame), generator=generator))
+    spot = torch.fft.rfft2(donors - mean, s=(frame, frame)) / donors[0, 0].numel() ** 0.5
+    return (mean + torch.fft.irfft2(spot * noise, s=(frame, frame))).round().clamp(0, 255).byte()
 
 
 def _load(folder: ImageFolder, indices) -> tuple[torch.Tensor, torch.Tensor]:
