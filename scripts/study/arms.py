@@ -7,7 +7,6 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from timm.data import Mixup
@@ -21,7 +20,7 @@ from sage_timm.saliency import Saliency
 from sage_timm.tensors import resize, unit_mass
 
 TIMM = {"mixup": (1, 0), "cutmix": (0, 1), "mixup+cutmix": (1, 1)}
-MODEL_SOURCES = ("gradient", "activation", "layer", "fused", "fused-layer")
+MODEL_SOURCES = ("gradient", "activation", "layer")
 MAPS = ("oracle", "shuffled", "flat")
 SOURCES = (*MODEL_SOURCES, "self", "spectral", *MAPS)
 TURNS = ("", "+mixup", "+cutmix", "+mixup+cutmix")
@@ -30,7 +29,7 @@ NAMES = ("none", *TIMM, *(f"{source}{turn}" for source in SOURCES for turn in TU
 LABELS = ("mask", "saliency", "halfway")
 
 OF_ANY = {"prob": float, "alpha": float, "epochs": int}
-OF_SALIENCY = {"blur": float, "power": float, "grid": int, "off": float}
+OF_SALIENCY = {"blur": float, "power": float, "grid": int, "floor": float}
 OF_AUXILIARY = {"aux_epochs": int, "aux_mix": str}
 OF_SAGE = {"lam_max": float, "search_fraction": float, "label": str, "share": float}
 OF_LABELS = {"label": str, "map": str}
@@ -71,8 +70,8 @@ class Arm:
         check_count("aux_epochs", settings.get("aux_epochs", 1), 1)
         check_number("prob", settings.get("prob", 1), 0, 1)
         check_number("alpha", settings.get("alpha", 1), 0, 1e6, open_low=True)
-        check_number("share", settings.get("share", 1), 0, 1)
-        check_number("off", settings.get("off", 0), 0, 100)
+        check_number("share", settings.get("share", 1), 0, 1, open_low=True)
+        check_number("floor", settings.get("floor", 0), 0, 100)
         choices = {"label": LABELS, "map": SOURCES, "aux_mix": ("none", *TIMM)}
         for key in choices.keys() & settings.keys():
             if settings[key] not in choices[key]:
@@ -119,24 +118,24 @@ class Arm:
             common |= {"mixup_alpha": alpha} if "alpha" in self.settings else {}
             return create_mixup(self.name, saliency=source, **common)
         settings = {key: self.settings[key] for key in ("lam_max", "search_fraction") if key in self.settings}
-        mixers = [MethodMixup(Labelled(create_method("sage", **settings), label), alpha, saliency=source, **common)]
-        mixers += [_timms(name, alpha, "mask", None, common) for name in self.name.split("+")[1:]]
-        return Turns(mixers, self.settings["share"]) if "share" in self.settings else Turns(mixers)
+        method, turns = Labelled(create_method("sage", **settings), label), self.name.split("+")[1:]
+        share = self.settings.get("share", 1 / (1 + len(turns)))
+        cutmix = (1 - share) / len(turns) if "cutmix" in turns else 0.0
+        shares = {"switch_prob": cutmix, "method_share": share / (1 - cutmix) if "mixup" in turns else 1.0}
+        return MethodMixup(method, alpha, alpha if cutmix else 0.0, saliency=source, **shares, **common)
 
     def create_source(self, model: torch.nn.Module, auxiliary: Callable, truth: "Truth") -> Saliency:
         """Create the saliency source, with the arm's settings of it."""
-        settings = {key: self.settings[key] for key in OF_SALIENCY.keys() - {"off"} if key in self.settings}
+        settings = {key: self.settings[key] for key in OF_SALIENCY.keys() - {"floor"} if key in self.settings}
         if self.source in MAPS:
             source = Control(self.source, truth, **settings)
         elif self.source == "spectral":
             source = create_saliency("spectral", **settings)
         elif self.source == "layer":
             source = Layer(auxiliary(), **settings)
-        elif self.source in ("fused", "fused-layer"):
-            source = Fused(auxiliary(), self.source == "fused-layer", **settings)
         else:
             source = create_saliency(self.source, model=model if self.source == "self" else auxiliary(), **settings)
-        return BackgroundOff(source, self.settings["off"]) if "off" in self.settings else source
+        return BackgroundOff(source, self.settings["floor"]) if "floor" in self.settings else source
 
 
 def _timms(name: str, alpha: float, label: str, source: Saliency | None, common: dict) -> Callable:
@@ -146,24 +145,6 @@ def _timms(name: str, alpha: float, label: str, source: Saliency | None, common:
     if not mixup:
         mixup, cutmix = cutmix, 0
     return Relabelled(MethodMixup(create_method(name.split("+")[0]), mixup, cutmix, **common), label, source)
-
-
-class Turns:
-    """One of several mixing functions for each batch, drawn from NumPy's generator.
-
-    Attributes:
-        sage: the first of them.
-    """
-
-    def __init__(self, mixers: list[Callable], share: float | None = None) -> None:
-        """Give the first of the mixers a share, the others equal parts of the rest; None for equal parts."""
-        self.mixers, self.sage, others = mixers, mixers[0], len(mixers) - 1
-        share = 1 / len(mixers) if share is None or not others else share
-        self.shares = [share, *[(1 - share) / max(1, others)] * others]
-
-    def __call__(self, images: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        number = np.random.choice(len(self.mixers), p=self.shares) if len(self.mixers) > 1 else 0
-        return self.mixers[number](images, target)
 
 
 class Truth:
@@ -210,33 +191,18 @@ class Layer(Saliency):
         return resize((gradient * (feature - median)).abs().sum(1, keepdim=True), images.shape[-2:])
 
 
-class Fused(Saliency):
-    """Geometric mean of the gradient of a frozen model, or of its layer's map, and of the spectral residual."""
-
-    def __init__(self, model: torch.nn.Module, layer: bool = False, blur: float = 1 / 8, **settings) -> None:
-        super().__init__(0.0, **settings)
-        first = (
-            Layer(model, blur, grid=None) if layer else create_saliency("gradient", model=model, blur=blur, grid=None)
-        )
-        self.sources = [first, create_saliency("spectral", blur=blur, grid=None)]
-
-    def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
-        """Compute the maps [B, 1, H, W]."""
-        first, second = (unit_mass(resize(source(images, target), images.shape[-2:])) for source in self.sources)
-        return (first * second).sqrt()
-
-
 class BackgroundOff(Saliency):
-    """A source whose maps lose a multiple of their mean, below which nothing is left."""
+    """A source whose maps lose `floor` times their mean; a map with nothing above that, a flat one, stays as it is."""
 
-    def __init__(self, source: Saliency, multiple: float) -> None:
+    def __init__(self, source: Saliency, floor: float) -> None:
         super().__init__()
-        self.source, self.multiple = source, multiple
+        self.source, self.floor = source, floor
 
     def __call__(self, images: torch.Tensor, target: torch.Tensor | None = None) -> torch.Tensor:
         """Compute the maps [B, 1, h, w]."""
         maps = self.source(images, target)
-        return (maps - self.multiple * maps.mean((-2, -1), keepdim=True)).clamp_min(0)
+        above = (maps - self.floor * maps.mean((-2, -1), keepdim=True)).clamp_min(0)
+        return torch.where(above.amax((-2, -1), keepdim=True) > 1e-4 * maps.amax((-2, -1), keepdim=True), above, maps)
 
 
 @dataclass(frozen=True)
@@ -324,16 +290,15 @@ def look(mix, images: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | N
         `moved`, the % of partners that move, and `distance`, how far those do on average, as % of the side; `retained`,
         how much of both objects' saliency is in the mixed image, 1 for Mixup; and `objects`, that of the true masks.
     """
-    sage = getattr(mix, "sage", None)
-    source = sage.saliency if sage else getattr(mix, "source", None) or getattr(mix, "saliency", None)
+    source = getattr(mix, "saliency", None) or getattr(mix, "source", None)
     if source is None:
         return {}
     saliency = source(images, target)
     looks = {} if mask is None else map_quality(saliency, mask)
-    if sage is None:
+    if not isinstance(getattr(mix, "method", None), Labelled):
         return looks
     lam, partner = torch.full((len(images),), 0.5, device=images.device), torch.arange(len(images)).flip(0)
-    plan = sage.method(Batch(images, saliency, partner.to(images.device), lam, sage.mixup_alpha))
+    plan = mix.method(Batch(images, saliency, partner.to(images.device), lam, mix.mixup_alpha))
     distance = plan.translation[:, 1, :, 0, 0].float().norm(dim=1)
     looks |= {
         "mask_sd": round(plan.mask[:, 0].std((1, 2)).mean().item(), 3),

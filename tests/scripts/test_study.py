@@ -11,10 +11,9 @@ import torch
 from PIL import Image
 from timm.data import Mixup
 
-from sage_timm import create_saliency
 from sage_timm.methods import create_method
 from sage_timm.plan import MixPlan
-from sage_timm.tensors import resize, unit_mass
+from sage_timm.tensors import resize
 from scripts.study import __main__ as study
 from scripts.study import report
 from scripts.study.arms import (
@@ -22,11 +21,9 @@ from scripts.study.arms import (
     Arm,
     BackgroundOff,
     Control,
-    Fused,
     Labelled,
     Layer,
     Truth,
-    Turns,
     map_quality,
     relabelled,
 )
@@ -81,14 +78,24 @@ def test_the_object_stands_where_its_mask_says_and_nowhere_else():
     assert torch.equal(mask, again), "the same seed places differently"
 
 
-def test_backgrounds_have_the_spectrum_of_another_image_and_no_shape():
+def test_backgrounds_have_the_colours_and_the_sharpness_of_another_image_and_no_shape():
     wave = 128 + 60 * torch.sin(torch.arange(32) * 2 * np.pi * 4 / 32)
-    images = wave.round().byte().expand(50, 3, 32, 32).clone()
-    framed, mask = place(images, (0.05,), 32, torch.Generator().manual_seed(0))
-    amplitude = torch.fft.rfft2(framed.float() * (1 - mask)).abs().mean((0, 1))
-    assert amplitude[0, 4] > 5 * amplitude[4, 0], "a wave along x is none along y"
+    images = torch.stack([wave, wave, wave + 40]).round().byte()[:, None].expand(50, 3, 32, 32).clone()
+    framed, mask = place(images, (0.25,), 64, torch.Generator().manual_seed(0))
+    texture = framed.float() * (1 - mask)
+    outside = (1 - mask).sum((0, 2, 3))
+    assert (texture.sum((0, 2, 3)) / outside).tolist() == pytest.approx([128, 128, 168], abs=15)
+    along_x, along_y = ((framed.float().diff(dim=dim).abs()).mean() for dim in (3, 2))
+    assert along_x > 3 * along_y, "a wave along x is none along y"
     first = framed[:, 0, 0].float()
     assert torch.corrcoef(first).fill_diagonal_(0).mean().abs() < 0.2, "phases are not random"
+    photograph = torch.randint(0, 256, (60, 3, 32, 32), dtype=torch.uint8)
+    for share in (0.06, 0.25):
+        framed, mask = place(photograph, (share,), 48, torch.Generator().manual_seed(0))
+        inside = mask[..., 1:] * mask[..., :-1]
+        edges = framed.float().diff(dim=3).abs().mean(1, keepdim=True)
+        sharpness = [(edges * where).sum() / where.sum() for where in (inside, 1 - mask[..., 1:])]
+        assert sharpness[0] == pytest.approx(sharpness[1], rel=0.25), "an object is sharper than its background"
 
 
 def test_an_arm_is_a_name_and_settings():
@@ -121,9 +128,9 @@ def test_an_arm_is_a_name_and_settings():
         ("gradient,label=all", "label must be one of mask, saliency, halfway, got 'all'"),
         ("cutmix,label=saliency,map=any", "map must be one of gradient, activation"),
         ("gradient,aux_mix=sage", "aux_mix must be one of none, mixup, cutmix, mixup+cutmix, got 'sage'"),
-        ("gradient+mixup,share=2", "`share` must lie in [0, 1], got 2.0"),
+        ("gradient+mixup,share=2", "`share` must lie in (0, 1], got 2.0"),
         ("mixup,map=oracle", "mixup must have label=saliency to look at maps"),
-        ("gradient,off=-1", "`off` must lie in [0, 100], got -1.0"),
+        ("gradient,floor=-1", "`floor` must lie in [0, 100], got -1.0"),
         ("flat,aux_epochs=3", "each once, got 'aux_epochs'"),
         ("oracle", "oracle must know where the objects are; set --object-share"),
         ("gradient,lam_max=2", "`lam_max` must lie in (0, 1], got 2.0"),
@@ -151,14 +158,11 @@ def test_every_arm_mixes(name, tiny_model):
 def test_every_setting_reaches_what_mixes(tiny_model):
     text = "gradient+cutmix,prob=.3,alpha=.7,blur=.1,power=2,grid=5,lam_max=.9,search_fraction=.2,share=.6"
     mix = create(text + ",label=halfway", tiny_model)
-    sage = mix.mixers[0]
-    assert mix.sage is sage and mix.shares == pytest.approx([0.6, 0.4])
-    assert [(m.mix_prob, m.mixup_alpha, m.cutmix_alpha) for m in mix.mixers] == [(0.3, 0.7, 0), (0.3, 0, 0.7)]
-    assert (sage.saliency.blur, sage.saliency.power, sage.saliency.grid, sage.num_classes) == (0.1, 2, 5, 5)
-    assert sage.method == Labelled(create_method("sage", lam_max=0.9, search_fraction=0.2), "halfway")
+    assert (mix.mix_prob, mix.mixup_alpha, mix.cutmix_alpha, mix.num_classes) == (0.3, 0.7, 0.7, 5)
+    assert (mix.saliency.blur, mix.saliency.power, mix.saliency.grid) == (0.1, 2, 5)
+    assert mix.method == Labelled(create_method("sage", lam_max=0.9, search_fraction=0.2), "halfway")
     for name in ("oracle", "spectral", "self", "puzzlemix"):
         mix = create(name + ",prob=.3,alpha=.7,blur=.1,power=2,grid=5", tiny_model)
-        mix = getattr(mix, "sage", mix)
         assert (mix.saliency.blur, mix.saliency.power, mix.saliency.grid) == (0.1, 2, 5), name
         assert (mix.mix_prob, mix.mixup_alpha) == (0.3, 0.7), name
     mix = create("mixup+cutmix,alpha=.7", prob=0.4)
@@ -176,16 +180,28 @@ def test_every_setting_reaches_what_mixes(tiny_model):
     assert create("puzzlemix,map=flat").saliency.kind == "flat"
 
 
-def test_turns_are_drawn_by_their_shares():
-    calls = []
-    mixers = [lambda x, y, name=name: calls.append(name) or (x, y) for name in "abc"]
-    for share, expected in ((None, [1 / 3, 1 / 3, 1 / 3]), (0.5, [0.5, 0.25, 0.25]), (1.0, [1, 0, 0])):
+@pytest.mark.parametrize(
+    ("name", "shares"),
+    [
+        ("flat+mixup", [0.5, 0.5, 0]),
+        ("flat+mixup+cutmix", [1 / 3, 1 / 3, 1 / 3]),
+        ("flat+cutmix,share=0.8", [0.8, 0, 0.2]),
+        ("flat+mixup+cutmix,share=0.5", [0.5, 0.25, 0.25]),
+        ("flat+mixup,share=0.3", [0.3, 0.7, 0]),
+        ("flat", [1, 0, 0]),
+    ],
+)
+def test_sage_takes_turns_by_its_share(name, shares, monkeypatch):
+    """SAGE's ratio is at most lam_max, CutMix's mask is 0 or 1, Mixup's is even; a flat map's too."""
+    mix, calls = create(name), []
+    plan = Labelled.__call__
+    monkeypatch.setattr(Labelled, "__call__", lambda self, batch: calls.append(1) or plan(self, batch))
+    images, count = torch.randn(2, 3, 24, 24), {"sage": 0, "mixup": 0, "cutmix": 0}
+    for _ in range(1500):
         calls.clear()
-        turns = Turns(mixers, share)
-        for _ in range(2000):
-            turns(None, None)
-        assert [calls.count(name) / 2000 for name in "abc"] == pytest.approx(expected, abs=0.04), share
-    assert Turns(mixers[:1], 0.3).shares == [1]
+        mask = mix.plan(images, torch.tensor([0, 1])).mask[:, 0]
+        count["sage" if calls else "cutmix" if ((mask == 0) | (mask == 1)).all() else "mixup"] += 1
+    assert [value / 1500 for value in count.values()] == pytest.approx(shares, abs=0.04)
 
 
 def test_every_flag_reaches_the_training(image_folder, monkeypatch):
@@ -197,7 +213,6 @@ def test_every_flag_reaches_the_training(image_folder, monkeypatch):
     assert rates == [0.02]
 
     def recorded(model, epochs, seed, mix=None, report=None):
-        mix = getattr(mix, "sage", mix)
         trained.append((model.num_features, epochs, getattr(mix, "mix_prob", None)))
         return 1.0, [[1, 1.0, {"accuracy": 50.0, "nll": 1.0, "ece": 3.0}]]
 
@@ -210,7 +225,7 @@ def test_every_flag_reaches_the_training(image_folder, monkeypatch):
 
 def test_a_flat_map_that_stays_in_place_is_timms_mixup():
     images, target = torch.randn(6, 3, 16, 20), torch.arange(6) % 5
-    ours = create("flat,lam_max=1,search_fraction=1e-9").sage
+    ours = create("flat,lam_max=1,search_fraction=1e-9")
     theirs = Mixup(1.0, num_classes=5, label_smoothing=0.0)
     np.random.seed(3)
     mixed, soft = ours(images, target)
@@ -226,17 +241,6 @@ def test_controls_know_the_truth_another_images_truth_or_nothing():
         truth.mask[i, :, 4 * i : 4 * i + 4, :6] = 1
     oracle, shuffled, flat = (Control(kind, truth)(images, None) for kind in ("oracle", "shuffled", "flat"))
     assert torch.equal(oracle, truth.mask) and torch.equal(shuffled, truth.mask[[2, 0, 1]]) and (flat == 1).all()
-
-
-def test_fused_maps_are_the_geometric_mean_of_both(tiny_model):
-    images = torch.randn(2, 3, 32, 24)
-    fused = Fused(tiny_model, blur=0.1, grid=None)(images, None)
-    sources = (create_saliency("gradient", model=tiny_model, blur=0.1), create_saliency("spectral", blur=0.1))
-    product = (unit_mass(sources[0](images, None)) * unit_mass(sources[1](images, None))).sqrt()
-    assert torch.allclose(fused, product) and fused.std() > 0
-    assert not torch.allclose(fused, Fused(tiny_model, True, blur=0.1, grid=None)(images, torch.eye(5)[:2]), rtol=0.1)
-    assert not torch.allclose(fused, Fused(tiny_model, blur=0.2, grid=None)(images, None), rtol=0.1)
-    assert Fused(tiny_model, grid=8)(images, None).shape == (2, 1, 8, 8)
 
 
 def test_layer_maps_are_gradient_times_feature_less_its_median(tiny_model):
@@ -261,8 +265,10 @@ def test_the_background_is_taken_off_at_a_multiple_of_the_mean():
     left = BackgroundOff(lambda images, target: maps, 1.0)(None, None)
     assert torch.equal(left[0].flatten(), torch.tensor([0.0] * 5 + [1, 2, 3, 4])) and torch.equal(left[1], 3 * left[0])
     assert torch.equal(BackgroundOff(lambda images, target: maps, 0.5)(None, None)[0, 0, 1, 0], torch.tensor(1.0))
-    source = create("flat,off=0.3").sage.saliency
-    assert isinstance(source, BackgroundOff) and source.multiple == 0.3
+    flat = torch.ones(1, 1, 3, 3)
+    assert torch.equal(BackgroundOff(lambda images, target: flat, 1.0)(None, None), flat), "nothing above: as it is"
+    source = create("flat,floor=0.3").saliency
+    assert isinstance(source, BackgroundOff) and source.floor == 0.3
 
 
 def test_quality_of_a_map_is_that_of_where_its_mass_lies():
@@ -438,7 +444,7 @@ def test_masks_are_cropped_and_flipped_with_the_images(image_folder):
     assert torch.equal(images[:, :1] > images.mean(), made.truth.mask > 0)
     assert not torch.equal(made.truth.mask, made.mask.float())
     oracle = Arm.parse("oracle").create(3, 1.0, None, None, made.truth)
-    assert oracle.sage.saliency(images, None)[0].sum() == made.truth.mask[0].sum()
+    assert oracle.saliency(images, None)[0].sum() == made.truth.mask[0].sum()
 
 
 def test_parts_and_held_out_images_do_not_overlap(image_folder):
