@@ -3,7 +3,6 @@
 An arm is written NAME[,SETTING=VALUE...], for example `gradient+mixup,share=0.5,lam_max=1`.
 """
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -17,10 +16,10 @@ from sage_timm.methods import create_method
 from sage_timm.methods.sage import SAGE
 from sage_timm.plan import Batch, MixPlan
 from sage_timm.saliency import Saliency
-from sage_timm.tensors import resize, unit_mass
+from sage_timm.tensors import unit_mass
 
 TIMM = {"mixup": (1, 0), "cutmix": (0, 1), "mixup+cutmix": (1, 1)}
-MODEL_SOURCES = ("gradient", "activation", "layer")
+MODEL_SOURCES = ("gradient", "feature", "activation")
 MAPS = ("oracle", "shuffled", "flat")
 SOURCES = (*MODEL_SOURCES, "self", "spectral", *MAPS)
 TURNS = ("", "+mixup", "+cutmix", "+mixup+cutmix")
@@ -71,7 +70,6 @@ class Arm:
         check_number("prob", settings.get("prob", 1), 0, 1)
         check_number("alpha", settings.get("alpha", 1), 0, 1e6, open_low=True)
         check_number("share", settings.get("share", 1), 0, 1, open_low=True)
-        check_number("floor", settings.get("floor", 0), 0, 100)
         choices = {"label": LABELS, "map": SOURCES, "aux_mix": ("none", *TIMM)}
         for key in choices.keys() & settings.keys():
             if settings[key] not in choices[key]:
@@ -126,16 +124,12 @@ class Arm:
 
     def create_source(self, model: torch.nn.Module, auxiliary: Callable, truth: "Truth") -> Saliency:
         """Create the saliency source, with the arm's settings of it."""
-        settings = {key: self.settings[key] for key in OF_SALIENCY.keys() - {"floor"} if key in self.settings}
+        settings = {key: self.settings[key] for key in OF_SALIENCY if key in self.settings}
         if self.source in MAPS:
-            source = Control(self.source, truth, **settings)
-        elif self.source == "spectral":
-            source = create_saliency("spectral", **settings)
-        elif self.source == "layer":
-            source = Layer(auxiliary(), **settings)
-        else:
-            source = create_saliency(self.source, model=model if self.source == "self" else auxiliary(), **settings)
-        return BackgroundOff(source, self.settings["floor"]) if "floor" in self.settings else source
+            return Control(self.source, truth, **settings)
+        if self.source == "spectral":
+            return create_saliency("spectral", **settings)
+        return create_saliency(self.source, model=model if self.source == "self" else auxiliary(), **settings)
 
 
 def _timms(name: str, alpha: float, label: str, source: Saliency | None, common: dict) -> Callable:
@@ -168,41 +162,6 @@ class Control(Saliency):
             raise ValueError(f"{self.kind} must know where the objects are; set --object-share")
         mask = self.truth.mask.float()
         return mask if self.kind == "oracle" else mask.roll(1, 0)
-
-
-class Layer(Saliency):
-    """Gradient times feature, less the feature's spatial median, at the last layer of at least 10 x 10 cells.
-
-    Absolute values, summed over channels; of the loss on the true label, by a frozen timm model.
-    """
-
-    def __init__(self, model: torch.nn.Module, blur: float = 1 / 8, **settings) -> None:
-        super().__init__(blur, **settings)
-        self.model = copy.deepcopy(model).float().eval().requires_grad_(False)
-
-    def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
-        """Compute the maps [B, 1, H, W], enlarged to the images."""
-        with torch.enable_grad():
-            last, features = self.model.forward_intermediates(images.requires_grad_())
-            loss = F.cross_entropy(self.model.forward_head(last), target, reduction="sum")
-            feature = [f for f in features if min(f.shape[-2:]) >= 10][-1]
-            (gradient,) = torch.autograd.grad(loss, feature)
-        median = feature.flatten(2).median(2).values[..., None, None]
-        return resize((gradient * (feature - median)).abs().sum(1, keepdim=True), images.shape[-2:])
-
-
-class BackgroundOff(Saliency):
-    """A source whose maps lose `floor` times their mean; a map with nothing above that, a flat one, stays as it is."""
-
-    def __init__(self, source: Saliency, floor: float) -> None:
-        super().__init__()
-        self.source, self.floor = source, floor
-
-    def __call__(self, images: torch.Tensor, target: torch.Tensor | None = None) -> torch.Tensor:
-        """Compute the maps [B, 1, h, w]."""
-        maps = self.source(images, target)
-        above = (maps - self.floor * maps.mean((-2, -1), keepdim=True)).clamp_min(0)
-        return torch.where(above.amax((-2, -1), keepdim=True) > 1e-4 * maps.amax((-2, -1), keepdim=True), above, maps)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The study: data by object share, arms, controls and variations, runs at an equal recipe, tables."""
 
-import copy
 import itertools
 import json
 import shutil
@@ -13,16 +12,13 @@ from timm.data import Mixup
 
 from sage_timm.methods import create_method
 from sage_timm.plan import MixPlan
-from sage_timm.tensors import resize
 from scripts.study import __main__ as study
 from scripts.study import report
 from scripts.study.arms import (
     NAMES,
     Arm,
-    BackgroundOff,
     Control,
     Labelled,
-    Layer,
     Truth,
     map_quality,
     relabelled,
@@ -126,7 +122,7 @@ def test_an_arm_is_a_name_and_settings():
         ("none,prob=1", "none must have settings out of epochs, each once, got 'prob'"),
         ("gradient,grid=wide", "grid must be a number (int), got 'wide'"),
         ("gradient,label=all", "label must be one of mask, saliency, halfway, got 'all'"),
-        ("cutmix,label=saliency,map=any", "map must be one of gradient, activation"),
+        ("cutmix,label=saliency,map=any", "map must be one of gradient, feature, activation"),
         ("gradient,aux_mix=sage", "aux_mix must be one of none, mixup, cutmix, mixup+cutmix, got 'sage'"),
         ("gradient+mixup,share=2", "`share` must lie in (0, 1], got 2.0"),
         ("mixup,map=oracle", "mixup must have label=saliency to look at maps"),
@@ -156,14 +152,14 @@ def test_every_arm_mixes(name, tiny_model):
 
 
 def test_every_setting_reaches_what_mixes(tiny_model):
-    text = "gradient+cutmix,prob=.3,alpha=.7,blur=.1,power=2,grid=5,lam_max=.9,search_fraction=.2,share=.6"
+    text = "gradient+cutmix,prob=.3,alpha=.7,blur=.1,power=2,grid=5,floor=.4,lam_max=.9,search_fraction=.2,share=.6"
     mix = create(text + ",label=halfway", tiny_model)
     assert (mix.mix_prob, mix.mixup_alpha, mix.cutmix_alpha, mix.num_classes) == (0.3, 0.7, 0.7, 5)
-    assert (mix.saliency.blur, mix.saliency.power, mix.saliency.grid) == (0.1, 2, 5)
+    assert (mix.saliency.blur, mix.saliency.power, mix.saliency.grid, mix.saliency.floor) == (0.1, 2, 5, 0.4)
     assert mix.method == Labelled(create_method("sage", lam_max=0.9, search_fraction=0.2), "halfway")
     for name in ("oracle", "spectral", "self", "puzzlemix"):
-        mix = create(name + ",prob=.3,alpha=.7,blur=.1,power=2,grid=5", tiny_model)
-        assert (mix.saliency.blur, mix.saliency.power, mix.saliency.grid) == (0.1, 2, 5), name
+        mix = create(name + ",prob=.3,alpha=.7,blur=.1,power=2,grid=5,floor=.4", tiny_model)
+        assert (mix.saliency.blur, mix.saliency.power, mix.saliency.grid, mix.saliency.floor) == (0.1, 2, 5, 0.4), name
         assert (mix.mix_prob, mix.mixup_alpha) == (0.3, 0.7), name
     mix = create("mixup+cutmix,alpha=.7", prob=0.4)
     assert (mix.mix_prob, mix.mixup_alpha, mix.cutmix_alpha, mix.label_smoothing) == (0.4, 0.7, 0.7, 0)
@@ -241,34 +237,6 @@ def test_controls_know_the_truth_another_images_truth_or_nothing():
         truth.mask[i, :, 4 * i : 4 * i + 4, :6] = 1
     oracle, shuffled, flat = (Control(kind, truth)(images, None) for kind in ("oracle", "shuffled", "flat"))
     assert torch.equal(oracle, truth.mask) and torch.equal(shuffled, truth.mask[[2, 0, 1]]) and (flat == 1).all()
-
-
-def test_layer_maps_are_gradient_times_feature_less_its_median(tiny_model):
-    images, target = torch.randn(2, 3, 48, 40), torch.eye(5)[:2]
-    maps = Layer(tiny_model, blur=0, grid=None)(images, target)
-    assert maps.shape == (2, 1, 48, 40)
-    model = copy.deepcopy(tiny_model).eval()
-    last, features = model.forward_intermediates(images.requires_grad_())
-    feature = [f for f in features if min(f.shape[-2:]) >= 10][-1]
-    loss = torch.nn.functional.cross_entropy(model.forward_head(last), target, reduction="sum")
-    (gradient,) = torch.autograd.grad(loss, feature)
-    for i in range(2):
-        expected = sum((g * (f - f.median())).abs() for g, f in zip(gradient[i], feature[i], strict=True))
-        assert torch.allclose(resize(expected[None, None], (48, 40))[0], maps[i], atol=1e-6)
-    blurred = Layer(tiny_model, blur=0.2, grid=8)(images.detach(), target)
-    assert blurred.shape[-2:] == (8, 8) and blurred.std() < maps.std()
-
-
-def test_the_background_is_taken_off_at_a_multiple_of_the_mean():
-    maps = torch.arange(9.0).view(1, 1, 3, 3).repeat(2, 1, 1, 1)
-    maps[1] *= 3
-    left = BackgroundOff(lambda images, target: maps, 1.0)(None, None)
-    assert torch.equal(left[0].flatten(), torch.tensor([0.0] * 5 + [1, 2, 3, 4])) and torch.equal(left[1], 3 * left[0])
-    assert torch.equal(BackgroundOff(lambda images, target: maps, 0.5)(None, None)[0, 0, 1, 0], torch.tensor(1.0))
-    flat = torch.ones(1, 1, 3, 3)
-    assert torch.equal(BackgroundOff(lambda images, target: flat, 1.0)(None, None), flat), "nothing above: as it is"
-    source = create("flat,floor=0.3").saliency
-    assert isinstance(source, BackgroundOff) and source.floor == 0.3
 
 
 def test_quality_of_a_map_is_that_of_where_its_mass_lies():
