@@ -7,6 +7,7 @@ the names that a script imported, so that it does not matter when, whence and as
 import argparse
 import contextlib
 import functools
+import importlib.metadata
 import inspect
 import pkgutil
 import weakref
@@ -19,7 +20,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ..mixup import MethodMixup
 from .console import refuse, refusing
-from .flags import OPTIONS, add_flags, has_flags
+from .flags import add_flags, flags_of
 from .session import Session, SessionMixup
 
 
@@ -74,8 +75,8 @@ def _mixup_init(original: Callable, session: Session, mixup: Any, *args, **kwarg
         original(mixup, *args, **kwargs)
     else:
         refuse(
-            f"{session.settings.asked} can't replace {kind.__module__}.{kind.__qualname__}, the script's own subclass "
-            f"of timm's {kind.__mro__[1].__name__}; use timm's class, or run without `-m sage_timm`"
+            f"{session.settings.asked} can't replace {kind.__module__}.{kind.__qualname__}, a subclass of timm's "
+            "Mixup; use timm's own class in the script, or run it without `-m sage_timm`"
         )
 
 
@@ -137,7 +138,8 @@ SEAMS: tuple[tuple[str, str, Callable], ...] = (
 
 @contextlib.contextmanager
 def installed(session: Session) -> Iterator[None]:
-    """Let timm mix by a session within the context; exits with one line where this timm lacks what is replaced."""
+    """Let timm mix by a session within the context; exits with one line where an inner name is missing."""
+    _find("timm.data.loader", "fast_collate")
     found = [(*_find(owner, name), name, stand_in) for owner, name, stand_in in SEAMS]
     with contextlib.ExitStack() as undo:
         for owner, original, name, stand_in in found:
@@ -151,14 +153,12 @@ def flags_on_parsers(given: dict[str, Any], parsed: Callable[[dict[str, Any]], N
     """Add the launcher's flags, within the context, to every parser that has a flag --mixup.
 
     All parsers get them before anything is parsed: a script may compare the keys of its config file with the flags of
-    a second parser before that one parses.
-
-    Args:
-        given: flags that were given to the launcher; they overrule what such a parser parsed.
-        parsed: gets what such a parser parsed, a dict that it may change.
+    a second parser before that one parses. `parsed` gets what such a parser parsed, overruled by the flags `given` to
+    the launcher, as a dict that it may change.
     """
     parsers: weakref.WeakSet[argparse.ArgumentParser] = weakref.WeakSet()
-    init, parse = argparse.ArgumentParser.__init__, argparse.ArgumentParser.parse_known_args
+    kind = argparse.ArgumentParser
+    init, parse = kind.__init__, kind.parse_known_args
 
     def __init__(self, *args, **kwargs) -> None:
         init(self, *args, **kwargs)
@@ -166,27 +166,21 @@ def flags_on_parsers(given: dict[str, Any], parsed: Callable[[dict[str, Any]], N
 
     def parse_known_args(self, args=None, namespace=None):
         for parser in list(parsers):
-            if "--mixup" in parser._option_string_actions and not has_flags(parser):
+            if "--mixup" in parser._option_string_actions and not flags_of(parser):
                 with refusing():
                     add_flags(parser)
         namespace, rest = parse(self, args, namespace)
-        if has_flags(self):
-            _check_keys(vars(namespace), {action.dest for action in self._actions})
-            vars(namespace).update(given)
-            parsed(vars(namespace))
+        if ours := flags_of(self):
+            values = vars(namespace)
+            for name in sorted(values.keys() - {action.dest for action in self._actions}):
+                if name.startswith(("sage", "salien", "mixer", "save_mixed")):
+                    refuse(f"the key {name!r} of the config file is none of {', '.join(ours)}")
+            values.update(given)
+            parsed(values)
         return namespace, rest
 
-    parser = argparse.ArgumentParser
-    with _replaced(parser, "__init__", __init__), _replaced(parser, "parse_known_args", parse_known_args):
+    with _replaced(kind, "__init__", __init__), _replaced(kind, "parse_known_args", parse_known_args):
         yield
-
-
-def _check_keys(parsed: dict[str, Any], known: set[str]) -> None:
-    """Refuse keys of a config file that look like mistyped flags of the launcher."""
-    for name in sorted(parsed.keys() - known):
-        if name.startswith(("sage", "salien", "mixer", "save_mixed")):
-            ours = ", ".join(option[2:].replace("-", "_") for option in OPTIONS)
-            refuse(f"the key {name!r} of the config file is none of {ours}")
 
 
 @contextlib.contextmanager
@@ -200,11 +194,7 @@ def _replaced(owner: Any, name: str, new: Callable) -> Iterator[None]:
 
 
 def _wrapped(original: Callable, stand_in: Callable, session: Session) -> Callable:
-    @functools.wraps(original)
-    def wrapper(*args, **kwargs):
-        return stand_in(original, session, *args, **kwargs)
-
-    return wrapper
+    return functools.wraps(original)(lambda *args, **kwargs: stand_in(original, session, *args, **kwargs))
 
 
 def _find(owner: str, name: str) -> tuple[Any, Any]:
@@ -213,7 +203,11 @@ def _find(owner: str, name: str) -> tuple[Any, Any]:
         found = pkgutil.resolve_name(owner)
         return found, vars(found)[name]
     except (AttributeError, ImportError, KeyError):
-        refuse(f"timm {timm.__version__} has no {owner}.{name}, which sage_timm replaces; use timm 1.0.16 to 1.0.31")
+        package = owner.partition(".")[0]
+        version = importlib.metadata.version(package)
+        refuse(
+            f"{package} {version} has no {owner}.{name}, which sage_timm needs; use timm 1.0.16 to 1.0.31"
+        )
 
 
 def _attach(collate: object) -> bool:
