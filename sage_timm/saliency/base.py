@@ -90,8 +90,8 @@ class Saliency:
             if self.power != 1:
                 peak = maps.amax((-2, -1), keepdim=True)
                 maps = (maps / peak.where(peak > 0, 1)) ** self.power
-            cells = [math.ceil(side / math.ceil(side / (self.grid or side))) for side in maps.shape[-2:]]
-            return F.adaptive_avg_pool2d(maps, cells)
+            rows, columns = (math.ceil(side / math.ceil(side / (self.grid or side))) for side in maps.shape[-2:])
+            return F.adaptive_avg_pool2d(maps, (rows, columns))
 
     def _settings(self) -> str:
         return f"blur {self.blur:.3g}, power {self.power:g}, grid {self.grid}"
