@@ -153,6 +153,7 @@ follow_imports = skip
 """
 
 
+@pytest.mark.slow
 def test_types_of_the_public_names_are_of_use(tmp_path):
     (tmp_path / "mypy.ini").write_text(MYPY)
     (tmp_path / "surface.py").write_text(SURFACE)

@@ -375,6 +375,7 @@ def test_an_error_in_the_source_passes_through():
         SageMixup(num_classes=7, saliency=failing)(*batch())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("method", ["sage", "saliencymix", "comixup"])
 def test_a_resumed_run_mixes_as_the_uninterrupted_one(method, workers, image_folder, tmp_path):
