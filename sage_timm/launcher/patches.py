@@ -205,9 +205,7 @@ def _find(owner: str, name: str) -> tuple[Any, Any]:
     except (AttributeError, ImportError, KeyError):
         package = owner.partition(".")[0]
         version = importlib.metadata.version(package)
-        refuse(
-            f"{package} {version} has no {owner}.{name}, which sage_timm needs; use timm 1.0.16 to 1.0.31"
-        )
+        refuse(f"{package} {version} has no {owner}.{name}, which sage_timm needs; use timm 1.0.16 to 1.0.31")
 
 
 def _attach(collate: object) -> bool:

@@ -59,6 +59,7 @@ def test_readme_names_files_that_exist():
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+@pytest.mark.slow
 def test_quickstart(tmp_path):
     """The main job in a fresh copy, with this environment as its .venv; a second run reuses what is there."""
     for name in ("sage_timm", "scripts", "pyproject.toml"):
@@ -246,6 +247,7 @@ def test_the_seed_of_visualize_decides_what_methods_draw(pictures, monkeypatch):
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
 
 
+@pytest.mark.slow
 def test_compare_measures_every_method(pictures, tmp_path):
     arguments = ["--data-dir", pictures, "--batch-size", "3", "--size", "24", "--batches", "2", "--repeats", "1"]
     run = subprocess.run(
