@@ -105,7 +105,7 @@ def transport(saliency: np.ndarray, wanted: np.ndarray, t_eps: float) -> np.ndar
     Returns:
         [B, h * w] int64: which block goes to each place; where none is wanted, nobody sees it, the place's own.
 
-    Differs: the authors' plan is a heuristic that can leave a wanted place empty.
+    Differs: the authors' plan is a heuristic; its value never exceeds this one's.
     """
     from scipy.optimize import linear_sum_assignment
 

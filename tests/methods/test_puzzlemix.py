@@ -1,6 +1,7 @@
 """Puzzle Mix: masks and transports against brute force."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from sage_timm import create_mixup
 from sage_timm.methods import create_method, puzzlemix
 from sage_timm.plan import Batch
 from sage_timm.tensors import translate, unit_mass
+
+GOLDEN = Path(__file__).parent.parent / "golden"
 
 
 def puzzle(**settings):
@@ -91,10 +94,12 @@ def test_transport_is_the_best_permutation(grid, t_eps):
 
         def cost(one, i=i):
             one = np.array(one)
-            far = ((places - places[one]) ** 2).sum()
-            return t_eps * far - maps[i].ravel()[one][wanted[i].ravel()].sum()
+            far = ((places - places[one]) ** 2).sum(1)
+            return (t_eps * far - maps[i].ravel()[one])[wanted[i].ravel()].sum()
 
-        assert sorted(order[i]) == list(range(cells))
+        shown = wanted[i].ravel()
+        assert len(set(order[i][shown])) == shown.sum(), "no block is shown twice"
+        assert (order[i] == np.arange(cells))[~shown].all(), "what is hidden stays"
         assert cost(order[i]) == pytest.approx(min(map(cost, itertools.permutations(range(cells)))), abs=1e-12)
         assert cost(order[i]) <= cost(range(cells)) + 1e-12
         moved += (order[i] != np.arange(cells)).sum()
@@ -126,10 +131,97 @@ def test_moved_blocks_stay_in_the_frame(side, blocks):
         assert torch.equal(translate(image, moves).flatten(1).sort(1)[0], image.flatten(1)), "every pixel once"
 
 
-def test_the_transport_blocks_are_the_authors_at_32_pixels():
-    for blocks, tiles in ((2, 8), (4, 8), (8, 8), (16, 16)):
-        plan = create_method("puzzlemix", block_num=blocks)(make_batch(2, 32, 32))
-        assert plan.translation.shape == (2, 2, 2, tiles, tiles)
+def golden(name):
+    return dict(np.load(GOLDEN / f"puzzlemix_{name}.npz"))
+
+
+@pytest.mark.parametrize("name", ["n32_b4", "n32_b8", "n64_b8", "n64_b16"])
+def test_the_mask_has_no_more_energy_than_the_authors(name):
+    data = golden(f"mask_{name}")
+    blocks, lam = int(data["block_num"]), float(data["lam"])
+    settings = {name: data[name].item() for name in ("n_labels", "beta", "gamma", "eta", "neigh_size", "block_num")}
+    batch = Batch(
+        torch.from_numpy(data["images"]),
+        torch.from_numpy(data["saliency"])[:, None],
+        torch.from_numpy(data["partner"]).long(),
+        torch.full((len(data["images"]),), lam),
+        1.0,
+        tuple(data["std"].tolist()),
+    )
+
+    def energy(mask):
+        beta, ways = settings["beta"] / (16 * blocks), np.array([1, 2, 1])
+        level = (2 * mask).round().astype(int)
+        prior = -settings["eta"] / blocks**2 * np.log(ways[level] * lam**level * (1 - lam) ** (2 - level) + 1e-8)
+        total = (mask * data["cost_own"] + (1 - mask) * data["cost_partner"] + prior).sum((1, 2))
+        for axis, pair in ((1, data["pair_vertical"]), (2, data["pair_horizontal"])):
+            total += ((pair + beta) * np.diff(mask, axis=axis) ** 2).sum((1, 2))
+        return total
+
+    assert energy(data["mask"]) == pytest.approx(data["energy"], abs=1e-7)
+    ours = create_method("puzzlemix", **settings).mask_levels(batch, (blocks, blocks)) / 2
+    assert (energy(ours) <= data["energy"] + 1e-7).all()
+    plan = create_method("puzzlemix", t_eps=float("inf"), **settings)(batch)
+    same = (ours == data["mask"]).all((1, 2))
+    assert same.sum() >= 3, "most of the authors' masks are the minimum"
+    assert plan.lam[same, 0].numpy() == pytest.approx(data["label_weight"][same], abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["n32_b4", "n32_b8", "n64_b16"])
+def test_the_transport_is_worth_at_least_as_much_as_the_authors(name):
+    data = golden(f"transport_{name}")
+    saliency, wanted, n = data["saliency"].astype(float), data["mask"] > 0, data["mask"].shape[-1]
+    place = np.arange(n * n)
+
+    def value(order):
+        far = ((place // n - order // n) ** 2 + (place % n - order % n) ** 2) / (n - 1) ** 2
+        gained = np.take_along_axis(saliency.reshape(len(order), -1), order, 1) - data["t_eps"] * far
+        return (gained * wanted.reshape(len(order), -1)).sum(1)
+
+    theirs = data["block_at"].reshape(len(saliency), -1)
+    stay = np.broadcast_to(place, theirs.shape)
+    assert value(np.where(theirs < 0, place, theirs)) == pytest.approx(data["value"], abs=1e-6)
+    assert value(stay) == pytest.approx(data["value_unmoved"], abs=1e-6)
+    order = puzzlemix.transport(saliency, wanted, float(data["t_eps"]))
+    assert (value(order) >= data["value"] - 1e-6).all()
+    shown = wanted.reshape(order.shape)
+    moves, their_moves = ((o != place)[shown].sum() for o in (order, np.where(theirs < 0, place, theirs)))
+    assert moves >= 0.9 * their_moves > 0
+
+
+def test_moved_images_are_the_authors_where_the_transport_is():
+    data = golden("transport_n32_b8")
+    n, size = data["mask"].shape[-1], data["images"].shape[-2:]
+    order = puzzlemix.transport(data["saliency"].astype(float), data["mask"] > 0, float(data["t_eps"]))
+    shown = (data["mask"] > 0).reshape(order.shape)
+    same = ((order == data["block_at"].reshape(order.shape)) | ~shown).all(1)
+    assert same.sum() >= 4
+    moved = translate(
+        torch.from_numpy(data["images"]), puzzlemix.block_moves(torch.from_numpy(order), (n, n), tuple(size))
+    )
+    visible = torch.from_numpy(data["mask"] > 0).repeat_interleave(4, 1).repeat_interleave(4, 2)[:, None]
+    assert torch.equal((moved * visible)[same], (torch.from_numpy(data["moved"]) * visible)[same])
+
+
+@pytest.mark.parametrize(
+    ("side", "tiles"), [(32, (8, 8, 8, 16)), (48, (2, 4, 8, 16)), (64, (2, 4, 8, 16)), (224, (2, 4, 8, 16))]
+)
+def test_the_blocks_that_move_are_the_authors_at_each_size(side, tiles):
+    """4 px at 32 px (CIFAR), whole blocks of the mask above (Tiny-ImageNet, ImageNet)."""
+    for blocks, count in zip((2, 4, 8, 16), tiles, strict=True):
+        plan = create_method("puzzlemix", block_num=blocks)(make_batch(2, side, side))
+        assert plan.translation.shape == (2, 2, 2, count, count)
+    plan = create_method("puzzlemix", block_num=2, t_size=side // 16)(make_batch(2, side, side))
+    assert plan.translation.shape == (2, 2, 2, 16, 16)
+
+
+@pytest.mark.parametrize(("size", "neigh_size"), [((32, 40), 4), ((64, 64), 4), ((80, 64), 4), ((65, 224), 2)])
+def test_the_neighbourhood_is_the_authors_at_each_size(size, neigh_size):
+    """4 px up to 64 px of the shorter side, 2 px above."""
+    batch = make_batch(4, *size)
+    terms = {n: create_method("puzzlemix", neigh_size=n).energy(batch, (2, 2))[1] for n in (None, 2, 4)}
+    assert np.array_equal(terms[None], terms[neigh_size])
+    assert not np.array_equal(terms[2], terms[4])
 
 
 def test_nan_images_reach_no_graph_cut():

@@ -68,7 +68,7 @@ def test_authors_settings_are_the_defaults():
     assert create_mixup("comixup", mixup_alpha=0.7, saliency=bump).mixup_alpha == 0.7
     method = create_method("puzzlemix")
     assert (method.n_labels, method.beta, method.gamma, method.eta) == (3, 1.2, 0.5, 0.2)
-    assert (method.neigh_size, method.t_eps) == (4, 0.8)
+    assert (method.neigh_size, method.t_size, method.t_eps) == (None, None, 0.8), "by the images' size"
     method = create_method("comixup")
     assert (method.part, method.block_num, method.niter) == (20, 4, 4)
     assert (method.beta, method.gamma, method.thres, method.eta, method.omega) == (0.32, 1.0, 0.83, 0.05, 0.001)
