@@ -1,6 +1,7 @@
 """Co-Mixup: its energy and solver against brute force and graph cuts."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from batches import bump, make_batch, seeded
 
 from sage_timm import create_mixup
 from sage_timm.methods import comixup, create_method
+
+GOLDEN = Path(__file__).parent.parent / "golden"
 
 
 def comixup_part(count, inputs, grid, thres=0.83):
@@ -62,6 +65,48 @@ def test_comixup_is_no_worse_than_random_assignment(inputs):
     assert (part.energy(solved) <= part.energy(start)).all()
     assert part.energy(solved).mean() < part.energy(start).mean() - inputs / 4
     assert np.allclose(solved.sum(-1), 1) and set(np.unique(solved)) <= {0, 0.5, 1}
+
+
+@pytest.mark.parametrize("name", ["b4", "b8"])
+def test_the_outputs_have_less_energy_than_the_authors_from_the_same_start(name):
+    data = np.load(GOLDEN / f"comixup_energy_{name}.npz")
+    blocks = int(data["block_num"]) ** 2
+    inputs = len(data["cost"])
+
+    def part(compatibility):
+        terms = data["cost"][None].astype(float), np.ones((1, inputs), bool), compatibility[None].astype(float)
+        return comixup.Part(*terms, data["beta"] / blocks, data["gamma"] / blocks, data["thres"] * blocks)
+
+    judge, theirs = part(np.eye(inputs)), data["z"][None].astype(float)
+    assert judge.energy(theirs)[0] == pytest.approx(data["energy_thres"].item(), abs=1e-5)
+    ours = part(data["compatibility"]).solve(np.eye(inputs)[data["start"]][None], int(data["niter"]))
+    assert judge.energy(ours)[0] < data["energy_thres"] - 1
+    assert 0.15 < (ours == 0.5).any(-1).mean() < 0.4 or name == "b8", "blocks that two inputs share"
+
+
+def test_the_terms_are_the_authors():
+    data = np.load(GOLDEN / "comixup_energy_b4.npz")
+    saliency = torch.from_numpy(data["saliency"])[:, None]
+    batch = make_batch(8, images=torch.from_numpy(data["images"]), saliency=saliency, alpha=2.0)
+    problem = create_method("comixup").problem(batch, np.arange(8)[None], (4, 4))
+    assert np.allclose(problem.compatibility[0], data["compatibility"], atol=1e-6)
+    bare = create_method("comixup", eta=0.0).problem(batch, np.arange(8)[None], (4, 4))
+    prior = float(data["eta"]) / 16 * np.log(data["dirichlet"] + 1e-8)[:, None, None]
+    assert np.allclose(bare.cost[0] - prior, data["cost"], atol=1e-6)
+
+
+def test_comixup_keeps_the_best_state_it_met():
+    """Not the best of the rounds alone: the choice of one output can raise the energy of the next."""
+    part = comixup_part(12, 8, (4, 4))
+    start = random_shares(12, 8, (4, 4))
+    met, shares = [part.energy(start)], start
+    for round_ in range(3):
+        for j in range(8):
+            shares = shares.copy()
+            shares[:, j] = part.improved(shares, j, soft=round_ > 0)
+            met.append(part.energy(shares))
+    assert np.array_equal(part.energy(part.solve(start, 3)), np.min(met, 0))
+    assert (np.min(met, 0) < np.min(met[8::8], 0)).sum() > 3
 
 
 def test_comixup_keeps_its_best_round():
