@@ -162,10 +162,10 @@ class CoMixup:
         niter: rounds over all outputs.
 
     Reference: Kim et al., "Co-Mixup", ICLR 2021, section 4; saliency as in Puzzle Mix.
-    Differs: each output is chosen by exact moves of whole rows and columns instead of alpha-beta swap; the best state ever
-    met is taken; equal outputs are not told apart afterwards. A block shared by two inputs costs beta / 4 beside one of
-    the two and 3/4 beta beside a third, as the paper's objective has it (the authors' cut: beta / 4 and beta, less 5e-4
-    per block). Draws come from torch's generator. `partner` and the drawn lam are not used.
+    Differs: each output is chosen by exact moves of whole rows and columns instead of alpha-beta swap; the best state
+    met is taken; equal outputs are not told apart afterwards. A block that two inputs share costs beta / 4 beside one
+    of the two and 3/4 beta beside a third, as the paper's objective has it (the authors' cut: beta / 4 and beta, less
+    5e-4 per block). Draws come from torch's generator. `partner` and the drawn lam are not used.
     """
 
     block_num: int = 4

@@ -47,7 +47,8 @@ def test_saliency_matters_where_a_method_uses_it(name):
 def test_every_setting_shows_in_the_result(name):
     other = dict(
         lam_max=0.2, search_fraction=0.1, n_labels=2, beta=9.0, gamma=0.01, eta=5.0, neigh_size=1, t_eps=0.0,
-        t_size=1, block_num=1, part=3, thres=0.05, omega=0.9, niter=1,
+        t_size=1, block_num=1, part=3, thres=0.05, omega=0.9, niter=1, scale_min=0.6, scale_max=0.3, blur=1,
+        blur_sigma=0.4,
     )  # fmt: skip
     batch = make_batch(8, 24, 24, saliency=blobs(8, 24, 24))
 
@@ -72,6 +73,8 @@ def test_authors_settings_are_the_defaults():
     method = create_method("comixup")
     assert (method.part, method.block_num, method.niter) == (20, 4, 4)
     assert (method.beta, method.gamma, method.thres, method.eta, method.omega) == (0.32, 1.0, 0.83, 0.05, 0.001)
+    assert (create_method("resizemix").scale_min, create_method("resizemix").scale_max) == (0.1, 0.8)
+    assert (create_method("guidedmixup").blur, create_method("guidedmixup").blur_sigma) == (7, 3.0)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +95,11 @@ def test_authors_settings_are_the_defaults():
         ("comixup", {"part": 1}, ValueError, "`part` must be at least 2, got 1"),
         ("comixup", {"omega": 2}, ValueError, r"`omega` must lie in \[0, 1\]"),
         ("comixup", {"niter": 0}, ValueError, "`niter` must be at least 1"),
+        ("resizemix", {"scale_min": 0.9}, ValueError, r"`scale_min` must lie in \[0, 0.8\], got 0.9"),
+        ("resizemix", {"scale_max": 1.5}, ValueError, r"`scale_max` must lie in \(0, 1\], got 1.5"),
+        ("guidedmixup", {"blur": 4}, ValueError, "`blur` must be odd, got 4; use 5"),
+        ("guidedmixup", {"blur": 0}, ValueError, "`blur` must be at least 1, got 0"),
+        ("guidedmixup", {"blur_sigma": 0}, ValueError, r"`blur_sigma` must lie in \(0, 1e\+06\], got 0"),
         ("puzzlemix", {"mixup_alpha": 0}, ValueError, "`mixup_alpha` must be > 0 for PuzzleMix to mix, got 0"),
         ("cutmix", {"mixup_alpha": 0}, ValueError, "`mixup_alpha` must be > 0 for CutMix to mix, got 0"),
         ("mixup", {"mode": "half"}, ValueError, "`mode` must be one of batch, pair, elem"),
