@@ -5,8 +5,8 @@
 The saliency is the gradient of the default model; where its weights cannot be loaded and no other is asked for,
 'spectral', which needs none. Saliency retained is a mean over `--batches` batches, mixed per element (mode 'elem'),
 with the same seeds for every method; each has its default settings. An output is left whole where one image has 99 % of
-its label. Time is of a call in timm's default mode 'batch', saliency included, after `WARM_UP` calls, measured in turn with
-timm's Mixup; memory is the peak of one more call beyond what stood before it.
+its label. Time is of a call in timm's default mode 'batch', saliency included, after `WARM_UP` calls, measured in turn
+with timm's Mixup; memory is the peak of one more call beyond what stood before it.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The figures of scripts/bench/compare.py: shares of whole outputs, times beside timm's, the saliency that was asked for."""
+"""The figures of scripts/bench/compare.py: whole outputs, times beside timm's, the saliency that was asked for."""
 
 import json
 from types import SimpleNamespace
