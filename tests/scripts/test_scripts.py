@@ -250,6 +250,7 @@ def test_the_seed_of_visualize_decides_what_methods_draw(pictures, monkeypatch):
 @pytest.mark.slow
 def test_compare_measures_every_method(pictures, tmp_path):
     arguments = ["--data-dir", pictures, "--batch-size", "3", "--size", "24", "--batches", "2", "--repeats", "1"]
+    arguments += ["--saliency", "spectral", "--saliency-size", "16"]
     run = subprocess.run(
         [sys.executable, "-m", "scripts.bench.compare", *arguments, "--json", tmp_path / "figures.json"],
         capture_output=True,
