@@ -23,6 +23,13 @@ class Saliency:
         power: the blurred map is raised to this power; over 1 concentrates it, under 1 flattens it.
         grid: largest number of cells per side; larger maps are averaged over whole cells. None for no limit.
         mean, std: per-channel statistics the images are normalised with, for images in [0, 1]; None where unknown.
+
+    Example:
+        >>> class Contrast(Saliency):
+        ...     def raw(self, images, target):
+        ...         return images.std(1, keepdim=True)
+        >>> Contrast(blur=1 / 16, grid=16)(torch.rand(2, 3, 64, 64)).shape
+        torch.Size([2, 1, 16, 16])
     """
 
     def __init__(
