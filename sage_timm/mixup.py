@@ -317,7 +317,7 @@ def create_mixup(method: str = "sage", /, **settings) -> MethodMixup:
             its class in `sage_timm.methods`). Default mixup_alpha: that of the method's authors, 1.0 (comixup: 2.0).
 
     Raises:
-        TypeError, ValueError: an unknown or unfit method or setting.
+        TypeError, ValueError: an unknown method or setting, or one out of range.
         ImportError: a library of the extra `methods` is missing.
         RuntimeError: the saliency model's weights cannot be loaded.
 

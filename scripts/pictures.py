@@ -111,7 +111,9 @@ def draw_search(images: torch.Tensor, saliency: torch.Tensor, own: int, other: i
     names = list(PHOTOGRAPHS)
     for axis, index, name in ((axes[0], 0, names[own]), (axes[1], 1, names[other])):
         axis.imshow(pair[index].permute(1, 2, 0).numpy())
-        axis.imshow(maps[index, 0].numpy(), cmap="magma", alpha=0.6, extent=(0, SIZE, SIZE, 0), interpolation="bilinear")
+        axis.imshow(
+            maps[index, 0].numpy(), cmap="magma", alpha=0.6, extent=(0, SIZE, SIZE, 0), interpolation="bilinear"
+        )
         axis.set_title(f"{'image' if index == 0 else 'partner'} and its saliency", fontsize=9)
         axis.set_xlabel(name, fontsize=8)
     reach = SIZE - cell / 2
