@@ -215,7 +215,7 @@ class CoMixup:
         prior = torch.distributions.Dirichlet(alpha).sample().numpy() + 1e-8
         cost = -maps[member] - self.eta / blocks * np.log(prior)[..., None, None]
 
-        # The paper's A: an input is penalised for what other outputs show of it (identity) and, a little, of inputs whose
+        # The paper's A: an input is penalised for what other outputs show of it (identity) and, a little, of those whose
         # most salient window is far from its own (city-block distance; rows sum to 1 on average).
         window = [max(1, side // 4) for side in batch.saliency.shape[-2:]]
         spots = F.avg_pool2d(batch.saliency, window, 1)
