@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from .checks import check_count, check_images, check_number, check_span
 from .methods import Method, create_method
 from .methods.boxes import box_plan
 from .methods.cutmix import CutMix
+from .methods.mixup import blend_plan
 from .methods.sage import SAGE
 from .plan import MixPlan
 from .planner import MAX_ALPHA, Planner
@@ -19,6 +21,23 @@ from .rng import eager, generator_state, set_generator_state
 from .saliency import DEFAULT_SOURCE, Saliency, Source
 
 MODES = ("batch", "pair", "elem")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What was drawn for each of B images; an image that none of the three mixes stays as it is.
+
+    Attributes:
+        lam: [B] float32, the share of the own image; 1 where it stays as it is.
+        box: [B, 4] int64, CutMix's (top, bottom, left, right); empty elsewhere.
+        by_method, by_cutmix, by_mixup: [B] bool, who mixes the image: the method, CutMix's share, or plain Mixup.
+    """
+
+    lam: np.ndarray
+    box: np.ndarray
+    by_method: np.ndarray
+    by_cutmix: np.ndarray
+    by_mixup: np.ndarray
 
 
 class MethodMixup(Mixup):
@@ -45,6 +64,8 @@ class MethodMixup(Mixup):
             (images [B, C, H, W], target [B, num_classes]) -> [B, 1, h, w], non-negative; None for 'gradient'. It gets
             the batch itself and must not change it; plain labels reach it as one-hot rows. Ignored by methods that use
             no saliency.
+        method_share: share of the mixes that the method makes where CutMix does not, in (0, 1]; plain Mixup makes the
+            rest.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
@@ -76,6 +97,7 @@ class MethodMixup(Mixup):
         multi_label: bool = False,
         *,
         saliency: str | Source | None = None,
+        method_share: float = 1.0,
     ) -> None:
         check_number("mixup_alpha", mixup_alpha, 0, MAX_ALPHA)
         check_number("cutmix_alpha", cutmix_alpha, 0, MAX_ALPHA)
@@ -87,6 +109,9 @@ class MethodMixup(Mixup):
         if cutmix_minmax is not None:
             check_span("cutmix_minmax", cutmix_minmax)
         check_number("prob", prob, 0, 1)
+        check_number("method_share", method_share, 0, 1, open_low=True)
+        if method_share < 1 and mixup_alpha == 0:
+            raise ValueError(f"`method_share` must be 1 for CutMix, got {method_share}; use another method")
         check_number("switch_prob", switch_prob, 0, 1)
         if mode not in MODES:
             raise ValueError(f"`mode` must be one of {', '.join(MODES)}, got {mode!r}")
@@ -96,6 +121,7 @@ class MethodMixup(Mixup):
             mixup_alpha, cutmix_alpha, cutmix_minmax, prob, switch_prob, mode, correct_lam, label_smoothing, num_classes
         )
         self.multi_label = multi_label
+        self.method_share = method_share
         self.planner = Planner(method, saliency, num_classes, multi_label)
 
     @property
@@ -113,6 +139,7 @@ class MethodMixup(Mixup):
         alpha = f"alpha {self.mixup_alpha:g}" if self.mixup_alpha else cutmix
         shared = self.mixup_alpha > 0 and self.cutmix_alpha > 0
         share = f", CutMix ({cutmix}) for {self.switch_prob:.0%} of it" if shared else ""
+        share += f", plain Mixup for {1 - self.method_share:.0%} of the rest" if self.method_share < 1 else ""
         saliency = f"; saliency: {self.saliency!r}" if self.saliency else ""
         return (
             f"{self.method!r}, {alpha}, with probability {self.mix_prob:g} per {self.mode}{share}; "
@@ -158,21 +185,25 @@ class MethodMixup(Mixup):
         return weights
 
     def _plan(self, x: torch.Tensor, weights: torch.Tensor) -> MixPlan | None:
-        mixed, lam, use_cutmix, box = self._draw(x.shape)
-        if not mixed.any():
+        draw = self._draw(x.shape)
+        if not (draw.by_method | draw.by_cutmix | draw.by_mixup).any():
             return None
 
         def on_device(values: np.ndarray) -> torch.Tensor:
             return torch.from_numpy(values).to(x.device, non_blocking=True)
 
         partner = torch.arange(len(x) - 1, -1, -1, device=x.device)
-        ratio, by_method = on_device(lam), mixed & ~use_cutmix
-        # Boxes serve CutMix's share and, empty where nothing is mixed, the images that stay as they are.
-        boxes = None if by_method.all() else box_plan(on_device(box), partner, ratio, (x.shape[-2], x.shape[-1]))
-        if boxes is not None and not by_method.any():
-            return boxes
-        plan = self.planner.plan(x, weights, partner, ratio, self.mixup_alpha)
-        return plan if boxes is None else plan.where(on_device(by_method), boxes)
+        lam, size = on_device(draw.lam), (x.shape[-2], x.shape[-1])
+        plan = None
+        if draw.by_method.any():
+            plan = self.planner.plan(x, weights, partner, lam, self.mixup_alpha)
+        if draw.by_mixup.any():
+            plan = _either(plan, on_device(~draw.by_mixup), blend_plan(partner, lam, size))
+        if not (draw.by_method | draw.by_mixup).all():
+            # Boxes serve CutMix's share and, empty, the images that stay as they are.
+            boxes = box_plan(on_device(draw.box), partner, lam, size)
+            plan = _either(plan, on_device(draw.by_method | draw.by_mixup), boxes)
+        return plan
 
     def state_dict(self) -> dict:
         """Return the state of the random generators that mixes are drawn from: NumPy's and torch's global ones.
@@ -186,8 +217,8 @@ class MethodMixup(Mixup):
         """Set the global random generators to a state of `state_dict`; ValueError where it is none."""
         set_generator_state(state)
 
-    def _draw(self, shape: torch.Size) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Draw which are mixed, lam, which by CutMix's share [B] each, its box [B, 4] (top, bottom, left, right)."""
+    def _draw(self, shape: torch.Size) -> Draw:
+        """Draw who mixes each image of a batch of this shape, and how."""
         # One draw for the batch, for each pair (i, B - 1 - i), or for each image.
         batch = shape[0]
         count = {"batch": 1, "pair": batch // 2, "elem": batch}[self.mode]
@@ -209,14 +240,24 @@ class MethodMixup(Mixup):
             box[i], lam[i] = cutmix_bbox_and_lam(shape, lam[i], self.cutmix_minmax, self.correct_lam)
         lam = np.where(mixed, lam, 1).astype(np.float32)
 
-        # Give each image its draw; an odd batch's middle image, its own partner, gets one more that mixes nothing.
+        # What the method leaves to plain Mixup is drawn last, and only where there is a choice: at a share of 1 the
+        # sequence is timm's.
+        by_mixup = mixed & ~use_cutmix
+        if self.method_share < 1 and by_mixup.any():
+            by_mixup &= np.random.rand(count) >= self.method_share
+        else:
+            by_mixup = np.zeros(count, bool)
+
+        # Give each image its draw.
         image = np.arange(batch)
         draw = {"batch": np.zeros_like(image), "pair": np.minimum(image, image[::-1]), "elem": image}[self.mode]
         if batch % 2:
+            # The middle image is its own partner: one more draw, for an image that stays as it is.
             draw[batch // 2] = count
-            mixed, use_cutmix = np.append(mixed, False), np.append(use_cutmix, False)
+            mixed, use_cutmix, by_mixup = (np.append(flags, False) for flags in (mixed, use_cutmix, by_mixup))
             lam, box = np.append(lam, np.float32(1)), np.append(box, np.zeros((1, 4), np.int64), axis=0)
-        return mixed[draw], lam[draw], use_cutmix[draw], box[draw]
+        by_method = mixed & ~use_cutmix & ~by_mixup
+        return Draw(*(values[draw] for values in (lam, box, by_method, use_cutmix, by_mixup)))
 
     def _draw_ratios(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Draw, in timm's order, whether each is mixed, its Beta draw, and whether it is CutMix's: [count] each."""
@@ -251,6 +292,10 @@ class MethodMixup(Mixup):
         return torch.lerp(torch.full_like(weights, off_value), torch.full_like(weights, on_value), weights)
 
 
+def _either(plan: MixPlan | None, condition: torch.Tensor, other: MixPlan) -> MixPlan:
+    return other if plan is None else plan.where(condition, other)
+
+
 class SageMixup(MethodMixup):
     """Mix images and targets by SAGE, or by CutMix for its share, with the arguments and the call of timm's Mixup.
 
@@ -259,7 +304,7 @@ class SageMixup(MethodMixup):
 
     Args:
         mixup_alpha, cutmix_alpha, cutmix_minmax, prob, switch_prob, mode, correct_lam, label_smoothing, num_classes,
-            multi_label, saliency: see `MethodMixup`; the first ten are timm's, in timm's order.
+            multi_label, saliency, method_share: see `MethodMixup`; the first ten are timm's, in timm's order.
         lam_max: SAGE's ratio, the own image's share of saliency mass, is lam_max * Beta(alpha, alpha); in (0, 1].
         search_fraction: chance of each translation to be tried, in (0, 1]; 1 tries all. Drawn from torch's generator.
 
@@ -289,6 +334,7 @@ class SageMixup(MethodMixup):
         multi_label: bool = False,
         *,
         saliency: str | Source | None = DEFAULT_SOURCE,
+        method_share: float = 1.0,
         lam_max: float = 0.6,
         search_fraction: float = 1.0,
     ) -> None:
@@ -305,6 +351,7 @@ class SageMixup(MethodMixup):
             num_classes=num_classes,
             multi_label=multi_label,
             saliency=saliency,
+            method_share=method_share,
         )
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from .checks import check_images, check_target
-from .tensors import translate, unit_mass
+from .tensors import shrink, translate, unit_mass
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,15 @@ class MixPlan:
         lam: [B, K] float32 in [0, 1], the weight of each source's label; sums to 1 over K.
         translation: [B, K, 2, h, w] int64, (dy, dx) in pixels for each of h x w tiles of the output (see `translate`),
             positive where content has moved down / right; any size but the 2 may be 1. None where nothing moves.
+        box: [B, 4] int64, (top, bottom, left, right) in pixels, bottom and right exclusive: where source 1 is shown
+            whole, shrunk, before it moves; elsewhere it is 0. None where nothing shrinks.
     """
 
     source: torch.Tensor
     mask: torch.Tensor
     lam: torch.Tensor
     translation: torch.Tensor | None = None
+    box: torch.Tensor | None = None
 
     @classmethod
     def of_pairs(
@@ -85,16 +88,18 @@ class MixPlan:
         source = torch.stack([own, partner], 1)
         return cls(source, torch.cat([mask, 1 - mask], 1), torch.stack([lam, 1 - lam], 1), translation)
 
-    def _moved(self, images: torch.Tensor, k: int) -> torch.Tensor:
+    def _shown(self, images: torch.Tensor, k: int) -> torch.Tensor:
+        """Take source k of each output from a batch, shrunk into its box."""
         images = images[self.source[:, k]]
-        if self.translation is None:
-            return images
-        return translate(images, self.translation[:, min(k, self.translation.shape[1] - 1)])
+        return images if self.box is None or k != 1 else shrink(images, self.box)
 
     def _weighted(self, images: torch.Tensor, k: int) -> torch.Tensor:
+        """Move source k of each output, as `_shown` gives it, and weigh it by its mask."""
+        if self.translation is not None:
+            images = translate(images, self.translation[:, min(k, self.translation.shape[1] - 1)])
         # A product with a mask of 0 would let infinities and NaN through.
         mask = self.mask[:, k : k + 1]
-        return torch.where(mask > 0, mask * self._moved(images, k), 0)
+        return torch.where(mask > 0, mask * images, 0)
 
     def mix_images(self, images: torch.Tensor) -> torch.Tensor:
         """Sum each output's sources, each moved and weighted by its mask; a source is 0 where it has left the frame.
@@ -107,9 +112,9 @@ class MixPlan:
         """
         check_images(images)
         channels_last = not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last)
-        mixed = self._weighted(images, 0)
+        mixed = self._weighted(self._shown(images, 0), 0)
         for k in range(1, self.source.shape[1]):
-            mixed += self._weighted(images, k)
+            mixed += self._weighted(self._shown(images, k), k)
         return mixed.to(images.dtype).contiguous(
             memory_format=torch.channels_last if channels_last else torch.contiguous_format
         )
@@ -126,11 +131,12 @@ class MixPlan:
             saliency: [B, 1, h, w], non-negative; enlarged to the image.
 
         Returns:
-            [B, K] float32 in [0, 1]: the mass of the moved map under its mask, as a share of the whole map's. For a
-            source that appears more than once, or with lam 0, it is that of the entry alone.
+            [B, K] float32 in [0, 1]: the mass of the moved map under its mask, as a share of the whole map's; a map
+            that shrinks keeps its mass. For a source that appears more than once, or with lam 0, it is that of the
+            entry alone.
         """
         maps = unit_mass(F.interpolate(saliency.float(), self.mask.shape[-2:], mode="bilinear"))
-        kept = [self._weighted(maps, k).sum((1, 2, 3)) for k in range(self.source.shape[1])]
+        kept = [self._weighted(unit_mass(self._shown(maps, k)), k).sum((1, 2, 3)) for k in range(self.source.shape[1])]
         return torch.stack(kept, 1)
 
     def where(self, condition: torch.Tensor, other: "MixPlan") -> "MixPlan":
@@ -155,4 +161,9 @@ class MixPlan:
             moves = [still if move is None else move for move in moves]
             moves = [m if m.shape[1] == 1 else F.pad(m, (0, 0) * 3 + (0, sources - m.shape[1])) for m in moves]
             translation = torch.where(condition.view(-1, 1, 1, 1, 1), *moves)
-        return MixPlan(chosen("source"), chosen("mask"), chosen("lam"), translation)
+        box = None
+        if any(plan.box is not None for plan in plans):
+            frame = torch.zeros((1, 4), dtype=torch.int64, device=condition.device)
+            frame[:, 1], frame[:, 3] = self.mask.shape[-2:]
+            box = torch.where(condition[:, None], *(frame if plan.box is None else plan.box for plan in plans))
+        return MixPlan(chosen("source"), chosen("mask"), chosen("lam"), translation, box)

@@ -49,10 +49,11 @@ def translate(images: torch.Tensor, translation: torch.Tensor) -> torch.Tensor:
     return torch.where(inside[:, None], pixels.view(images.shape), 0)
 
 
-def gaussian_blur(maps: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Blur [B, 1, h, w] by a Gaussian of `sigma` cells, cut off after 2 sigma, reflected at the border."""
+def gaussian_blur(maps: torch.Tensor, sigma: float, radius: int | None = None) -> torch.Tensor:
+    """Blur [B, 1, h, w] by a Gaussian of `sigma` cells, cut off after `radius` (2 sigma), reflected at the border."""
+    reach = math.ceil(2 * sigma) if radius is None else radius
     for dim in (2, 3):
-        radius = min(math.ceil(2 * sigma), maps.shape[dim] - 1)
+        radius = min(reach, maps.shape[dim] - 1)
         if radius > 0:
             offset = torch.arange(-radius, radius + 1, device=maps.device, dtype=maps.dtype)
             kernel = torch.exp(-0.5 * (offset / sigma) ** 2)
@@ -67,6 +68,35 @@ def resize(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     if tuple(images.shape[-2:]) == tuple(size):
         return images
     return F.interpolate(images, size, mode="bilinear", antialias=True)
+
+
+def shrink(images: torch.Tensor, box: torch.Tensor) -> torch.Tensor:
+    """Show each image whole in a box of its own, resized with antialiasing; outside the box it is 0.
+
+    A pixel of the box averages the image under a triangle of twice its width, as `resize` does. An image whose box is
+    the frame stays as it is; one whose box is empty is 0.
+
+    Args:
+        images: [B, C, H, W], floating point.
+        box: [B, 4] int64, (top, bottom, left, right) in pixels within the frame, bottom and right exclusive.
+
+    Returns:
+        [B, C, H, W] in float32 or better.
+    """
+    images = images if images.dtype == torch.float64 else images.float()
+    for dim in (2, 3):
+        side = images.shape[dim]
+        first, last = (edge.view(-1, 1, 1) for edge in box[:, 2 * dim - 4 : 2 * dim - 2].unbind(1))
+        place = torch.arange(side, device=box.device)
+        scale = side / (last - first).clamp_min(1)
+        middle = (place[:, None] - first + 0.5) * scale
+        weight = (1 - (place + 0.5 - middle).abs() / scale).clamp_min(0)
+        weight = weight / weight.sum(2, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
+        inside = (place[:, None] >= first) & (place[:, None] < last)
+        weight = torch.where(inside, weight, 0).to(images.dtype)[:, None]
+        with torch.autocast(images.device.type, enabled=False):
+            images = weight @ images if dim == 2 else images @ weight.mT
+    return images
 
 
 def per_channel(values: Sequence[float], images: torch.Tensor) -> torch.Tensor:

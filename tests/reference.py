@@ -69,6 +69,34 @@ def sage(image, partner, saliency, partner_saliency, ratio: float, candidates=No
     return mix(image, partner, weight, dy, dx), float(weight.mean()), (dy, dx)
 
 
+def mix_images(images, plan) -> np.ndarray:
+    """Sum, pixel by pixel, what a plan says: images [B, C, H, W] and plan as of `sage_timm.plan`; float64."""
+    images = images.double().numpy()
+    height, width = images.shape[-2:]
+    y, x = np.mgrid[:height, :width]
+    mixed = np.zeros_like(images)
+    for i, sources in enumerate(plan.source.tolist()):
+        for k, source in enumerate(sources):
+            from_y, from_x = y, x
+            if plan.translation is not None:
+                move = plan.translation.numpy()
+                move = move[min(i, len(move) - 1), min(k, move.shape[1] - 1)]
+                tile_y, tile_x = y * move.shape[1] // height, x * move.shape[2] // width
+                from_y, from_x = y - move[0, tile_y, tile_x], x - move[1, tile_y, tile_x]
+            mask = plan.mask[i, k].double().numpy()
+            seen = (mask > 0) & (from_y >= 0) & (from_y < height) & (from_x >= 0) & (from_x < width)
+            mixed[i][:, seen] += mask[seen] * images[source][:, from_y[seen], from_x[seen]]
+    return mixed
+
+
+def mix_target(weights, plan) -> np.ndarray:
+    """Sum each output's class weights [B, N], each times its label weight; float64."""
+    weights, lam = weights.double().numpy(), plan.lam.double().numpy()
+    return np.array(
+        [sum(lam[i, k] * weights[j] for k, j in enumerate(row)) for i, row in enumerate(plan.source.tolist())]
+    )
+
+
 def puzzle_energy(
     images: tuple[np.ndarray, np.ndarray],
     maps: tuple[np.ndarray, np.ndarray],

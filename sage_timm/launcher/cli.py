@@ -5,11 +5,15 @@ import contextlib
 import os
 import sys
 import types
-import weakref
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from .flags import add_flags, refuse
-from .session import Takeover
+from .console import refuse, refusing, say
+from .flags import add_flags, flag
+from .patches import flags_on_parsers, installed
+from .session import Session
+from .settings import read_settings
 
 USAGE = """usage: python -m sage_timm SCRIPT [ARGS ...] --sage [--saliency ...]
        python -m sage_timm SCRIPT [ARGS ...] --mixer NAME [...]
@@ -31,80 +35,94 @@ def main(argv: list[str] | None = None) -> None:
     if not os.path.isfile(script):
         refuse(f"SCRIPT must be an existing file, got {argv[0]!r}; usage: python -m sage_timm SCRIPT [ARGS ...] --sage")
     given, rest = flags.parse_known_args(argv[1:])
-    given = vars(given)
-    sys.argv = [argv[0], *rest]
-    if not getattr(sys.flags, "safe_path", False):
-        sys.path[0] = os.path.dirname(os.path.realpath(script))
-    with _own_frames_hidden(script), Takeover(given) as takeover:
-        if given.get("sage") or given.get("mixer"):
-            takeover.activate({})
+    with _tracebacks_from(script), Launch(vars(given)) as launch:
+        launch.read({})
         try:
-            with _flags_on_parsers(takeover, given, flags):
-                _run_as_main(script)
+            with flags_on_parsers(vars(given), launch.read):
+                _run_as_main(script, [argv[0], *rest])
         except SystemExit as end:
             if end.code in (None, 0) and not {"-h", "--help"} & set(rest):
-                takeover.finish()
+                launch.finish()
             raise
-        takeover.finish()
+        launch.finish()
 
 
-def _run_as_main(script: str) -> None:
+class Launch(contextlib.ExitStack):
+    """A script that is run: it has a session from when a mixer is asked for, on the command line or in its YAML.
+
+    Args:
+        given: flags of the command line, those alone that were given.
+    """
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        super().__init__()
+        self.given = given
+        self.session: Session | None = None
+
+    def read(self, args: dict[str, Any]) -> None:
+        """Start the session or change its settings by what the script parsed; may change its --mixup in place."""
+        with refusing():
+            settings = read_settings(self.given, args)
+        if settings is None:
+            if args:
+                self.note_unused()
+            return
+        if self.session is None:
+            self.session = Session(settings)
+            self.enter_context(installed(self.session))
+        self.session.settings = settings
+        if settings.mixup is not None:
+            args["mixup"] = settings.mixup
+
+    def note_unused(self) -> None:
+        """Say, once, which flags do nothing because no mixer was asked for."""
+        if self.given:
+            say(f"{', '.join(map(flag, self.given))} has no effect without --sage or --mixer")
+            self.given = {}
+
+    def finish(self) -> None:
+        """Exit with one line where a mixer was asked for and the script never built a Mixup."""
+        if self.session is None:
+            self.note_unused()
+        elif self.session.mixup is None:
+            refuse(
+                f"{self.session.settings.asked} was given, but the script never built timm's Mixup; nothing was mixed"
+            )
+
+
+def _run_as_main(script: str, argv: list[str]) -> None:
     """Execute the script as the module `__main__`, where pickles and spawned workers look for it."""
+    before = sys.argv, sys.path[:], sys.modules["__main__"]
     module = types.ModuleType("__main__")
-    module.__file__, module.__builtins__ = script, __builtins__
-    sys.modules["__main__"] = module
-    exec(compile(Path(script).read_bytes(), script, "exec", dont_inherit=True), vars(module))
-
-
-@contextlib.contextmanager
-def _flags_on_parsers(takeover: Takeover, given: dict, flags: argparse.ArgumentParser):
-    """Add the flags to every parser that knows --mixup before anything is parsed, and act on what it parsed."""
-    parsers, completed = weakref.WeakSet(), weakref.WeakSet()
-    init, parse = argparse.ArgumentParser.__init__, argparse.ArgumentParser.parse_known_args
-
-    def noted_init(parser, *args, **kwargs):
-        init(parser, *args, **kwargs)
-        parsers.add(parser)
-
-    def completed_parse(parser, args=None, namespace=None):
-        for known in list(parsers - completed):
-            options = known._option_string_actions
-            if "--mixup" in options:
-                if taken := sorted(options.keys() & flags._option_string_actions.keys()):
-                    refuse(f"the script has a flag {taken[0]} of its own; run it without `-m sage_timm`")
-                add_flags(known)
-                completed.add(known)
-        parsed, rest = parse(parser, args, namespace)
-        if parser in completed:
-            known = {action.dest for action in parser._actions}
-            for name in sorted(vars(parsed).keys() - known):
-                if name.startswith(("sage", "salien", "mixer", "save_mixed")):
-                    ours = ", ".join(sorted(action.dest for action in flags._actions))
-                    refuse(f"the key {name!r} of the config file is none of {ours}")
-            vars(parsed).update(given)
-            if parsed.sage or parsed.mixer:
-                takeover.activate(vars(parsed))
-            else:
-                takeover.note_unused()
-        return parsed, rest
-
-    argparse.ArgumentParser.__init__, argparse.ArgumentParser.parse_known_args = noted_init, completed_parse
+    vars(module).update(__file__=script, __builtins__=__builtins__)
+    sys.argv, sys.modules["__main__"] = argv, module
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path[0] = os.path.dirname(os.path.realpath(script))
     try:
-        yield
+        exec(compile(Path(script).read_bytes(), script, "exec", dont_inherit=True), vars(module))
     finally:
-        argparse.ArgumentParser.__init__, argparse.ArgumentParser.parse_known_args = init, parse
+        sys.argv, sys.path[:], sys.modules["__main__"] = before
 
 
 @contextlib.contextmanager
-def _own_frames_hidden(script: str):
-    """Start tracebacks of uncaught errors at the script's own frames."""
-    report = sys.excepthook
+def _tracebacks_from(script: str) -> Iterator[None]:
+    """Start the traceback of an uncaught error at the script's own frames.
 
-    def from_script(kind, error, trace):
+    Python calls the hook when all else has ended, so after an error it is the hook itself that puts back the former.
+    """
+    former = sys.excepthook
+
+    def report(kind, error, trace) -> None:
+        sys.excepthook = former
         inner = trace
         while inner is not None and inner.tb_frame.f_code.co_filename != script:
             inner = inner.tb_next
-        report(kind, error.with_traceback(inner or trace), inner or trace)
+        former(kind, error.with_traceback(inner or trace), inner or trace)
 
-    sys.excepthook = from_script
-    yield
+    sys.excepthook = report
+    try:
+        yield
+    except SystemExit:
+        sys.excepthook = former
+        raise
+    sys.excepthook = former

@@ -1,14 +1,18 @@
-"""The launcher's flags, and how it speaks to the user: lines on stderr, errors in terms of flags."""
+"""The launcher's flags."""
 
 import argparse
-import functools
-import os
-import sys
+from typing import Any
 
 from timm.utils import ParseKwargs
 
-# The flag of each Python argument that an error may name.
-FLAGS = {
+from ..methods import METHODS
+from ..methods.sage import SAGE
+from ..saliency import DEFAULT_MODEL, DEFAULT_SOURCE, SOURCES
+
+GROUP = "sage_timm"
+
+# The flag that sets each Python argument that an error may name.
+ARGUMENTS = {
     "mixup_alpha": "--mixup",
     "cutmix_alpha": "--cutmix",
     "cutmix_minmax": "--cutmix-minmax",
@@ -28,7 +32,7 @@ FLAGS = {
 }
 
 
-class _Settings(ParseKwargs):
+class _MixerSettings(ParseKwargs):
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         try:
             super().__call__(parser, namespace, values, option_string)
@@ -36,43 +40,48 @@ class _Settings(ParseKwargs):
             parser.error(f"{option_string} takes NAME=VALUE, got {' '.join(values)}")
 
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--sage": dict(action="store_true", help="mix by SAGE; --mixup is its Beta parameter, --cutmix keeps its share"),
+    "--mixer": dict(choices=tuple(METHODS), help="mix by this method in place of Mixup; sage is the same as --sage"),
+    "--mixer-kwargs": dict(nargs="*", action=_MixerSettings, help="NAME=VALUE ...: the method's own settings"),
+    "--save-mixed": dict(
+        type=int, metavar="N", help="write the first N mixed batches as pictures, in the folder mixed of --output"
+    ),
+    "--saliency": dict(choices=tuple(SOURCES), help=f"saliency source (default: {DEFAULT_SOURCE})"),
+    "--saliency-model": dict(metavar="NAME", help=f"timm model the saliency comes from (default: {DEFAULT_MODEL})"),
+    "--saliency-checkpoint": dict(metavar="PATH", help="local weights of the saliency model"),
+    "--saliency-size": dict(type=int, metavar="N", help="side in pixels at which the saliency is computed"),
+    "--sage-lam-max": dict(
+        type=float, metavar="A", help=f"largest share of the own image's saliency (default: {SAGE.lam_max})"
+    ),
+    "--sage-search-fraction": dict(
+        type=float, metavar="F", help=f"share of translations tried (default: {SAGE.search_fraction}, all)"
+    ),
+}
+
+
+def flag(name: str) -> str:
+    """Return the flag whose value argparse stores under `name`."""
+    return "--" + name.replace("_", "-")
+
+
 def add_flags(parser: argparse.ArgumentParser, **common) -> None:
-    """Add the group of our flags to a parser."""
-    group = parser.add_argument_group("sage_timm", "saliency-guided mixing in place of Mixup")
-    add = functools.partial(group.add_argument, **common)
-    mixers = ("sage", "mixup", "cutmix", "saliencymix", "puzzlemix", "comixup")
-    sources = ("gradient", "activation", "spectral", "self")
-    add("--sage", action="store_true", help="mix by SAGE; --mixup is its Beta parameter, --cutmix keeps its share")
-    add("--mixer", choices=mixers, help="mix by this method in place of Mixup; sage is the same as --sage")
-    add("--mixer-kwargs", nargs="*", action=_Settings, help="NAME=VALUE ...: the method's own settings")
-    add("--save-mixed", type=int, metavar="N", help="write the first N mixed batches as pictures, in OUTPUT/mixed")
-    add("--saliency", choices=sources, help="saliency source (default: gradient)")
-    add("--saliency-model", metavar="NAME", help="timm model the saliency comes from (default: mobilenetv3_small_100)")
-    add("--saliency-checkpoint", metavar="PATH", help="local weights of the saliency model")
-    add("--saliency-size", type=int, metavar="N", help="side in pixels at which the saliency is computed")
-    add("--sage-lam-max", type=float, metavar="A", help="largest share of the own image's saliency (default: 0.6)")
-    add("--sage-search-fraction", type=float, metavar="F", help="share of translations tried (default: 1.0, all)")
+    """Add the launcher's flags to a parser, as a group.
+
+    Args:
+        parser: what to change.
+        **common: arguments of `add_argument` for all of them.
+
+    Raises:
+        ValueError: the parser has a flag of the same name already.
+    """
+    if taken := sorted(OPTIONS.keys() & parser._option_string_actions.keys()):
+        raise ValueError(f"the script has a flag {taken[0]} of its own; run it without `-m sage_timm`")
+    group = parser.add_argument_group(GROUP, "saliency-guided mixing in place of Mixup")
+    for option, settings in OPTIONS.items():
+        group.add_argument(option, **settings, **common)
 
 
-def in_flags(message: str) -> str:
-    """Name the flags where a message names Python arguments."""
-    for name, flag in FLAGS.items():
-        message = message.replace(f"`{name}`", flag)
-    return message
-
-
-def is_first_rank() -> bool:
-    """Tell whether this process speaks for a distributed run."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def say(message: str) -> None:
-    """Print a line of ours, from the first rank alone."""
-    if is_first_rank():
-        print(f"sage_timm: {message}", file=sys.stderr, flush=True)
-
-
-def refuse(message: str) -> None:
-    """End the run with one line."""
-    print(f"sage_timm: error: {message}", file=sys.stderr, flush=True)
-    sys.exit(2)
+def has_flags(parser: argparse.ArgumentParser) -> bool:
+    """Tell whether a parser has the launcher's flags, added or inherited from a parent parser."""
+    return any(group.title == GROUP for group in parser._action_groups)

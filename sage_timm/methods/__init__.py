@@ -7,8 +7,10 @@ from typing import ClassVar, Protocol
 from ..plan import Batch, MixPlan
 from .comixup import CoMixup
 from .cutmix import CutMix
+from .guidedmixup import GuidedMixup
 from .mixup import Mixup
 from .puzzlemix import PuzzleMix
+from .resizemix import ResizeMix
 from .sage import SAGE
 from .saliencymix import SaliencyMix
 
@@ -35,6 +37,8 @@ METHODS: dict[str, Callable[..., Method]] = {
     "saliencymix": SaliencyMix,
     "puzzlemix": PuzzleMix,
     "comixup": CoMixup,
+    "resizemix": ResizeMix,
+    "guidedmixup": GuidedMixup,
 }
 
 

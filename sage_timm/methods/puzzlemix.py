@@ -92,10 +92,10 @@ def minimum_cut(cost: np.ndarray, vertical: np.ndarray, horizontal: np.ndarray) 
 
 
 def transport(saliency: np.ndarray, wanted: np.ndarray, t_eps: float) -> np.ndarray:
-    """Find the best order of an image's blocks: salient ones where they are wanted, none far from its place.
+    """Find the best order of an image's blocks: salient ones where they are wanted, none from far away.
 
-    Minimises t_eps * sum of (squared distance moved, the grid's sides being 1) - sum of the saliency that lands where
-    it is wanted, exactly, over all permutations (linear assignment).
+    Maximises the sum over wanted places of the saliency of the block there - t_eps * squared distance it has moved (the
+    grid's sides being 1), exactly, over all ways to give each wanted place a block of its own (linear assignment).
 
     Args:
         saliency: [B, h, w], sums to 1.
@@ -103,9 +103,9 @@ def transport(saliency: np.ndarray, wanted: np.ndarray, t_eps: float) -> np.ndar
         t_eps: cost of moving a block across the grid.
 
     Returns:
-        [B, h * w] int64: which block goes to each place, a permutation.
+        [B, h * w] int64: which block goes to each place; where none is wanted, nobody sees it, the place's own.
 
-    Differs: the authors' plan is a heuristic that need not be a permutation.
+    Differs: the authors' plan is a heuristic; its value never exceeds this one's.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -116,14 +116,15 @@ def transport(saliency: np.ndarray, wanted: np.ndarray, t_eps: float) -> np.ndar
     saliency, wanted = saliency.reshape(len(saliency), -1), wanted.reshape(len(wanted), -1)
 
     order = np.tile(np.arange(rows * columns), (len(saliency), 1))
+    # Only a hidden block can add saliency, and a block that moves pays for one step at least.
     shortest = distance[~np.eye(len(distance), dtype=bool)].min(initial=np.inf)
     gain = np.where(wanted, -np.inf, saliency).max(1) - np.where(wanted, saliency, np.inf).min(1)
 
     def solve(i: int) -> None:
-        order[i] = linear_sum_assignment(distance - wanted[i][:, None] * saliency[i])[1]
+        order[i, wanted[i]] = linear_sum_assignment(distance[wanted[i]] - saliency[i])[1]
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(pool.map(solve, np.flatnonzero(gain > 2 * shortest)))
+        list(pool.map(solve, np.flatnonzero(gain > shortest)))
     return order
 
 
@@ -164,16 +165,18 @@ class PuzzleMix:
         beta: smoothness of the mask, >= 0.
         gamma: share of the images' own differences in it, in [0, 1].
         eta: weight of the prior that keeps the mask's mean near lam, >= 0.
-        neigh_size: side in pixels of the cells over which images are averaged before they are compared.
+        neigh_size: side in pixels of the cells over which images are averaged before they are compared; None for the
+            authors' 4 px in images of up to 64 px, 2 px in larger ones.
         t_eps: cost of moving a block across the image, >= 0; inf for no moves.
-        t_size: side in pixels of the blocks that move, at most that of the mask's; None for 1/8 of the image's side
-            (the authors' 4 px at 32 px).
+        t_size: side in pixels of the blocks that move: at most that of the mask's blocks, at least 1/16 of the image's;
+            None for the authors' 4 px in images of up to 32 px, whole blocks of the mask in larger ones.
         block_num: blocks per side of the mask; None draws 2, 4, 8 or 16 for each batch from torch's generator.
 
     Differences between images are measured in [0, 1], by `Batch.std` or, where that is unknown, ImageNet's. Where they
-    exceed 1, seams that attract each other count as 0.
+    exceed 1, seams that attract each other count as 0. The shorter side of an image is its size.
 
-    Reference: Kim et al., "Puzzle Mix", ICML 2020; their saliency: root mean square of the gradient over channels.
+    Reference: Kim et al., "Puzzle Mix", ICML 2020; their saliency: root mean square of the gradient over channels. The
+    sizes are those of their programs for CIFAR (32 px), Tiny-ImageNet (64 px) and ImageNet (224 px).
     Differs: mask and moves are exact minima. Blocks are never more than the image's pixels, nor need they divide it.
     """
 
@@ -181,7 +184,7 @@ class PuzzleMix:
     beta: float = 1.2
     gamma: float = 0.5
     eta: float = 0.2
-    neigh_size: int = 4
+    neigh_size: int | None = None
     t_eps: float = 0.8
     t_size: int | None = None
     block_num: int | None = None
@@ -196,8 +199,7 @@ class PuzzleMix:
         check_number("beta", self.beta, 0, 1e9)
         check_number("eta", self.eta, 0, 1e9)
         check_number("t_eps", self.t_eps, 0, math.inf)
-        check_count("neigh_size", self.neigh_size, 1)
-        for name in ("t_size", "block_num"):
+        for name in ("neigh_size", "t_size", "block_num"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name), 1)
 
@@ -206,13 +208,13 @@ class PuzzleMix:
         blocks = self.block_num or 2 ** int(torch.randint(1, 5, ()))
         grid = tuple(min(blocks, side) for side in batch.size)
         level = self.mask_levels(batch, grid)
-        return self.moved(batch, torch.from_numpy(level).to(batch.lam.device) / (self.n_labels - 1))
+        return self.moved(batch, torch.from_numpy(level).to(batch.lam) / (self.n_labels - 1))
 
     def energy(self, batch: Batch, grid: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Compute the terms of the mask's energy, as `minimum_cut` takes them, for masks level / (n_labels - 1)."""
         # The cost of each label at each block: the saliency that it hides, and how unlikely it is under the prior.
         own = unit_mass(F.adaptive_avg_pool2d(batch.saliency, grid))[:, 0]
-        level = torch.arange(self.n_labels, device=own.device)
+        level = torch.arange(self.n_labels, device=own.device, dtype=own.dtype)
         mask = level / (self.n_labels - 1)
         ways = torch.tensor([math.comb(self.n_labels - 1, k) for k in range(self.n_labels)], device=own.device)
         lam = batch.lam[:, None]
@@ -224,7 +226,8 @@ class PuzzleMix:
         images = batch.images.float().nan_to_num(0, 0, 0)
         images = images * per_channel(batch.std or IMAGENET_DEFAULT_STD, images)
         weights, beta = [], self.beta / math.sqrt(grid[0] * grid[1]) / 16
-        for dim, seam in enumerate(smoothness(images, batch.partner, grid, self.neigh_size), 1):
+        neigh_size = self.neigh_size or (4 if min(batch.size) <= 64 else 2)
+        for dim, seam in enumerate(smoothness(images, batch.partner, grid, neigh_size), 1):
             seam = beta * self.gamma * seam
             # The four seam[z, z'] for neighbours' masks z, z' of 0 or 1 fix a form that the cut can take:
             # constant + (rise + twist) z + (rise - twist) z' + weight (z - z')^2. The linear part joins the costs.
@@ -248,10 +251,8 @@ class PuzzleMix:
         if self.t_eps == math.inf:
             return plan
         most = 16 // max(grid)
-        parts = [
-            max(1, min(most, side // count // (self.t_size or max(1, side // 8))))
-            for side, count in zip(size, grid, strict=True)
-        ]
+        t_size = self.t_size or (4 if min(size) <= 32 else max(size))
+        parts = [max(1, min(most, side // count // t_size)) for side, count in zip(size, grid, strict=True)]
         tiles = tuple(count * part for count, part in zip(grid, parts, strict=True))
         maps = unit_mass(F.adaptive_avg_pool2d(batch.saliency, tiles))[:, 0]
         moves = []

@@ -71,13 +71,13 @@ def sage(
 
     if candidates is None and search_fraction < 1:
         shape = (len(saliency), 2 * rows - 1, 2 * columns - 1)
-        candidates = torch.rand(shape, device=saliency.device) < search_fraction
+        candidates = torch.rand(shape, device=saliency.device, dtype=saliency.dtype) < search_fraction
         candidates[:, rows - 1, columns - 1] = True
     maps = unit_mass(saliency)
     translation, _ = rearrange(share * maps, (1 - share) * maps[partner], candidates)
 
     if (rows, columns) != size:
-        dy, dx = translation.unbind(1)
+        dy, dx = translation.float().unbind(1)
         translation = torch.stack([dy * (height / rows), dx * (width / columns)], dim=1).round().long()
         maps = unit_mass(F.interpolate(saliency, size, mode="bilinear"))
     mask = saliency_mask(share * maps, (1 - share) * maps[partner], translation, ratio)

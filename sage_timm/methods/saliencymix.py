@@ -20,13 +20,14 @@ def peak(saliency: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         [B, 2] int64, (y, x) of the pixel in the middle of the map's highest cell.
     """
     rows, columns = saliency.shape[-2:]
-    y = torch.arange(rows, device=saliency.device) + 0.5
-    x = torch.arange(columns, device=saliency.device) + 0.5
+    y = torch.arange(rows, device=saliency.device, dtype=torch.float32) + 0.5
+    x = torch.arange(columns, device=saliency.device, dtype=torch.float32) + 0.5
     distance = (y / rows - 0.5)[:, None] ** 2 + (x / columns - 0.5) ** 2
     highest = saliency >= saliency.amax((-2, -1), keepdim=True)
     index = distance.where(highest, torch.inf).flatten(1).argmin(1)
-    y, x = index // columns + 0.5, index % columns + 0.5
-    return torch.stack([y * (size[0] / rows), x * (size[1] / columns)], 1).long()
+    # In whole numbers: the middle of cell i of n is (2 i + 1) / 2 n of the side, rounded down.
+    y, x = 2 * (index // columns) + 1, 2 * (index % columns) + 1
+    return torch.stack([y * size[0] // (2 * rows), x * size[1] // (2 * columns)], 1)
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ from torch import nn
 
 from .auxiliary import DEFAULT_MODEL, Auxiliary, load_auxiliary, unwrap
 from .base import Custom, Saliency, Source
-from .model import Activation, Gradient, TrainingGradient
+from .model import Activation, Feature, Gradient, TrainingGradient
 from .spectral import Spectral
 
 __all__ = ["DEFAULT_MODEL", "SOURCES", "Saliency", "Source", "create_saliency", "resolve"]
 
 SOURCES: dict[str, type[Saliency]] = {
     "gradient": Gradient,
+    "feature": Feature,
     "activation": Activation,
     "spectral": Spectral,
     "self": TrainingGradient,
@@ -35,8 +36,8 @@ def create_saliency(
     """Create a saliency source.
 
     Args:
-        name: 'gradient' or 'activation' of a frozen auxiliary model, 'spectral' (needs no model), or 'self', the
-            gradient of `model` itself, not frozen: the model in training.
+        name: 'gradient', 'feature' or 'activation' of a frozen auxiliary model, 'spectral' (needs no model), or 'self',
+            the gradient of `model` itself, not frozen: the model in training.
         model: a timm model name with pretrained weights, `local-dir:PATH`, `hf-hub:ID`, or a module (copied and
             frozen, but for 'self'). Default: the architecture the checkpoint names, else `DEFAULT_MODEL`, or, where its
             weights cannot be loaded, tf_efficientnet_lite0 of the extra `offline` with a warning.
@@ -47,8 +48,9 @@ def create_saliency(
         mean, std: per-channel statistics the training images are normalised with, for images in [0, 1]. Default:
             assumed to be those of the model.
         in_chans: channels of the images.
-        **settings: `blur`, `power` and `grid`, see `Saliency`. Default blur: 1/32 of the side for gradients (the
-            authors' 1 px at 32 px), 0 for 'activation', 1/16 for 'spectral'.
+        **settings: `blur`, `power`, `grid` and `floor`, see `Saliency`. Default blur: 1/32 of the side for gradients
+            (the authors' 1 px at 32 px), 1/8 for 'feature', 0 for 'activation', 1/16 for 'spectral'. Default floor:
+            0.75 for 'feature', 0 for the others.
 
     Raises:
         ValueError: unknown name, or a model or checkpoint that does not fit.
@@ -64,8 +66,8 @@ def create_saliency(
     """
     if name not in SOURCES:
         raise ValueError(f"`saliency` must be one of {', '.join(SOURCES)} or a callable, got {name!r}")
-    if unknown := set(settings) - {"blur", "power", "grid"}:
-        raise TypeError(f"saliency settings are blur, power and grid, got {', '.join(sorted(unknown))}")
+    if unknown := set(settings) - {"blur", "power", "grid", "floor"}:
+        raise TypeError(f"saliency settings are blur, power, grid and floor, got {', '.join(sorted(unknown))}")
     settings |= {"mean": mean, "std": std}
     if name == "spectral":
         if model is not None or checkpoint is not None:

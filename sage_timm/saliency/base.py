@@ -13,15 +13,17 @@ Source = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 class Saliency:
-    """A saliency source: a raw map of the images, then blur, power and grid.
+    """A saliency source: a raw map of the images, then blur, power, grid and floor.
 
-    Subclasses implement `raw`. With s the raw map of an image, the result is `pool(blur(s) ** power)`, of any scale:
-    every method normalises the maps it gets.
+    Subclasses implement `raw`. With s the raw map of an image and p = pool(blur(s) ** power), the result is
+    max(0, p - floor * mean(p)), of any scale: every method normalises the maps it gets.
 
     Args:
         blur: standard deviation of a Gaussian blur, as a share of the map's shorter side; 0 for none.
         power: the blurred map is raised to this power; over 1 concentrates it, under 1 flattens it.
         grid: largest number of cells per side; larger maps are averaged over whole cells. None for no limit.
+        floor: this many times the map's mean is subtracted, >= 0, to remove the background; 0 keeps it. A map with
+            nothing above its floor stays as it is.
         mean, std: per-channel statistics the images are normalised with, for images in [0, 1]; None where unknown.
 
     Example:
@@ -37,12 +39,14 @@ class Saliency:
         blur: float = 0.0,
         power: float = 1.0,
         grid: int | None = 64,
+        floor: float = 0.0,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
         self.blur = check_number("blur", blur, 0, 1)
         self.power = check_number("power", power, 0, math.inf, open_low=True)
         self.grid = None if grid is None else check_count("grid", grid, 1)
+        self.floor = check_number("floor", floor, 0, 100)
         self.normalized_with(mean, std)
 
     def normalized_with(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
@@ -98,10 +102,18 @@ class Saliency:
                 peak = maps.amax((-2, -1), keepdim=True)
                 maps = (maps / peak.where(peak > 0, 1)) ** self.power
             cells = [math.ceil(side / math.ceil(side / (self.grid or side))) for side in maps.shape[-2:]]
-            return F.adaptive_avg_pool2d(maps, cells)
+            return self._above_floor(F.adaptive_avg_pool2d(maps, cells))
+
+    def _above_floor(self, maps: torch.Tensor) -> torch.Tensor:
+        if not self.floor:
+            return maps
+        above = (maps - self.floor * maps.mean((-2, -1), keepdim=True)).clamp_min(0)
+        # Rounding leaves specks of a flat map.
+        empty = above.amax((-2, -1), keepdim=True) <= 1e-4 * maps.amax((-2, -1), keepdim=True)
+        return torch.where(empty, maps, above)
 
     def _settings(self) -> str:
-        return f"blur {self.blur:.3g}, power {self.power:g}, grid {self.grid}"
+        return f"blur {self.blur:.3g}, power {self.power:g}, grid {self.grid}, floor {self.floor:g}"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._settings()})"

@@ -79,16 +79,50 @@ class Gradient(_ModelSaliency):
         super().__init__(auxiliary, size, blur=blur, **settings)
 
     def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
+        """Compute |dL/dx|, averaged over channels."""
         pixels = self.model_input(images)
         with self.model_on(images.device) as model, torch.enable_grad():
-            pixels.requires_grad_()
-            logits = _run(model, pixels)
-            if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or not logits.requires_grad:
-                got = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
-                raise ValueError(f"the saliency model must return logits [B, N] that depend on the pixels, got {got}")
-            if target is None or (target.ndim == 2 and target.shape[1] != logits.shape[1]):
-                target = logits.argmax(1)
-            loss = F.cross_entropy(logits.float(), target, reduction="sum")
+            loss = _loss(_run(model, pixels.requires_grad_()), target)
+            (gradient,) = torch.autograd.grad(loss, pixels)
+        return gradient.abs().mean(1, keepdim=True)
+
+
+class Feature(_ModelSaliency):
+    """What a feature has over its usual value, times the loss gradient there.
+
+    sum over channels of |dL/da * (a - median of a over the frame)|, with a the deepest feature map of at least 10 x 10
+    cells, and L as for 'gradient'. Where the model has none on the path from pixels to loss (vision transformers,
+    modules without forward_intermediates), the map is that of 'gradient', with this source's blur and floor. Costs no
+    more than 'gradient': the backward pass ends at the feature map.
+    """
+
+    name = "feature"
+    cells = 10
+
+    def __init__(
+        self,
+        auxiliary: Auxiliary,
+        size: int | None = None,
+        blur: float = 1 / 8,
+        floor: float = 0.75,
+        **settings,
+    ) -> None:
+        super().__init__(auxiliary, size, blur=blur, floor=floor, **settings)
+
+    def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
+        """Compute the map at the feature's resolution."""
+        pixels = self.model_input(images)
+        with self.model_on(images.device) as model, torch.enable_grad():
+            logits, features = _run(_with_features(model), pixels.requires_grad_())
+            loss = _loss(logits, target)
+            features = [f for f in features if f.ndim == 4 and min(f.shape[-2:]) >= self.cells]
+            if features:
+                # Some models hand out copies that the loss does not depend on: their gradient is None.
+                (gradient,) = torch.autograd.grad(loss, features[-1], retain_graph=True, allow_unused=True)
+                if gradient is not None:
+                    feature = features[-1].detach()
+                    usual = feature.flatten(2).median(2).values[..., None, None]
+                    return (gradient * (feature - usual)).abs().sum(1, keepdim=True)
             (gradient,) = torch.autograd.grad(loss, pixels)
         return gradient.abs().mean(1, keepdim=True)
 
@@ -140,6 +174,28 @@ class Activation(_ModelSaliency):
         fine = [feature for feature in features if min(feature.shape[-2:]) >= 7]
         feature = fine[-1] if fine else max(features, key=lambda f: f.shape[-1] * f.shape[-2])
         return feature.float().norm(dim=1, keepdim=True)
+
+
+def _with_features(model: nn.Module) -> Callable:
+    """Return a function from pixels to (logits, feature maps), the latter empty for models that do not give them."""
+    if hasattr(model, "forward_intermediates") and hasattr(model, "forward_head"):
+
+        def forward(pixels: torch.Tensor):
+            final, features = model.forward_intermediates(pixels)
+            return model.forward_head(final), features
+
+        return forward
+    return lambda pixels: (model(pixels), [])
+
+
+def _loss(logits: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
+    """Compute the summed cross-entropy against the target, or the top class where the model's classes are others."""
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or not logits.requires_grad:
+        got = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ValueError(f"the saliency model must return logits [B, N] that depend on the pixels, got {got}")
+    if target is None or (target.ndim == 2 and target.shape[1] != logits.shape[1]):
+        target = logits.argmax(1)
+    return F.cross_entropy(logits.float(), target, reduction="sum")
 
 
 def _run(model: Callable, pixels: torch.Tensor):

@@ -13,7 +13,7 @@ from ..checks import check_count, check_library, check_number
 from ..methods import create_method
 from ..options import add_method_flags, add_saliency_flags, in_flags, saliency_settings
 from ..plan import Batch, MixPlan
-from ..saliency import create_saliency
+from ..saliency import SOURCES, create_saliency
 from .figures import draw_page, draw_plans
 from .images import load_images, spread
 from .report import measure
@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="seed of what the methods draw themselves (default: 0)")
     add_method_flags(parser, nargs="+", default=None)
     parser.add_argument("--sage-lam-max", type=float, default=0.6, metavar="A", help="SAGE's ratio is A x --lam (0.6)")
-    add_saliency_flags(parser, ("gradient", "activation", "spectral"))
+    add_saliency_flags(parser, [name for name in SOURCES if name != "self"])
     return parser
 
 

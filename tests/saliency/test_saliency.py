@@ -11,7 +11,7 @@ from torchvision.transforms.v2.functional import gaussian_blur as torchvision_bl
 from sage_timm import Saliency, create_saliency
 from sage_timm.tensors import gaussian_blur, resize
 
-MODEL_SOURCES = ["gradient", "activation", "self"]
+MODEL_SOURCES = ["gradient", "feature", "activation", "self"]
 SOURCES = [*MODEL_SOURCES, "spectral"]
 
 
@@ -70,6 +70,51 @@ def test_gradient_of_soft_targets(tiny_model, images):
     soft = torch.rand(3, 5).softmax(1)
     maps = make("gradient", tiny_model, **raw())(images, soft)
     assert torch.allclose(maps, loss_gradient(tiny_model, images, soft), rtol=1e-4, atol=1e-7)
+
+
+def test_feature_is_the_gradient_times_what_is_unusual_there(tiny_model, images):
+    large, target = F.interpolate(images, (112, 120)), torch.tensor([4, 0, 2])
+    model = copy.deepcopy(tiny_model).eval()
+    maps = make("feature", tiny_model, **raw(floor=0))(large, target)
+    sides = [min(f.shape[-2:]) for f in model.forward_intermediates(large, intermediates_only=True)]
+    deepest = max(i for i, side in enumerate(sides) if side >= 10)
+    assert 0 < deepest < len(sides) - 1, "neither the first nor the last map, or this test says little"
+    final, features = model.forward_intermediates(large)
+    loss = F.cross_entropy(model.forward_head(final), target, reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, features[deepest])
+    for image, feature, slope in zip(maps, features[deepest], gradient, strict=True):
+        usual = torch.stack([channel.flatten().median() for channel in feature])
+        expected = (slope * (feature - usual[:, None, None])).abs().sum(0)
+        assert torch.allclose(image[0], expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["small images", "module", "transformer"])
+def test_feature_is_the_pixel_gradient_where_there_is_no_feature_map(kind, tiny_model):
+    images, target = torch.randn(2, 3, 16, 16), torch.tensor([1, 0])
+    model = tiny_model
+    if kind == "module":
+        model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5))
+    if kind == "transformer":
+        model, images = timm.create_model("test_vit", num_classes=5), torch.randn(2, 3, 160, 160)
+    maps = make("feature", model, **raw(floor=0))(images, target)
+    assert torch.allclose(maps, loss_gradient(model, images, target), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_floor_is_a_multiple_of_the_mean(name, tiny_model, images):
+    maps = make(name, tiny_model, floor=0)(images)
+    expected = (maps - 0.8 * maps.mean((2, 3), keepdim=True)).clamp_min(0)
+    assert torch.allclose(make(name, tiny_model, floor=0.8)(images), expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, 7.0])
+def test_a_map_with_nothing_above_its_floor_stays(value):
+    class Flat(Saliency):
+        def raw(self, images, target):
+            return torch.full((2, 1, 9, 7), value)
+
+    assert torch.allclose(Flat(floor=1.0)(torch.rand(2, 3, 9, 7)), torch.tensor(value), rtol=1e-5)
+    assert torch.allclose(Flat(floor=3.0)(torch.rand(2, 3, 9, 7)), torch.tensor(value), rtol=1e-5)
 
 
 def test_activation_is_the_norm_of_the_deepest_map_of_at_least_7_cells(tiny_model, images):
@@ -322,7 +367,7 @@ def test_a_source_of_ones_own_gets_the_settings():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "grad"}, "must be one of gradient, activation, spectral, self"),
+        ({"name": "grad"}, "must be one of gradient, feature, activation, spectral, self"),
         ({"name": "spectral", "model": "resnet18"}, "uses no model"),
         ({"name": "spectral", "size": 0}, "`size` must be at least 4, got 0"),
         ({"name": "spectral", "size": 2.5}, "`size` must be a whole number"),
@@ -330,7 +375,8 @@ def test_a_source_of_ones_own_gets_the_settings():
         ({"name": "spectral", "power": float("nan")}, "`power` must lie in"),
         ({"name": "spectral", "blur": -1}, r"`blur` must lie in \[0, 1\], got -1"),
         ({"name": "spectral", "grid": 0}, "`grid` must be at least 1"),
-        ({"name": "spectral", "sigma": 3}, "settings are blur, power and grid, got sigma"),
+        ({"name": "spectral", "floor": -0.1}, r"`floor` must lie in \[0, 100\], got -0.1"),
+        ({"name": "spectral", "sigma": 3}, "settings are blur, power, grid and floor, got sigma"),
         ({"name": "self"}, "needs `model`, the module in training"),
         ({"name": "activation", "model": nn.Flatten()}, "forward_intermediates"),
     ],

@@ -8,7 +8,6 @@ from torch.overrides import TorchFunctionMode
 
 from sage_timm import SageMixup, create_mixup, create_saliency
 from sage_timm.methods.sage import sage
-from sage_timm.mixup import MODES
 
 EPS = {torch.float32: 2**-24, torch.bfloat16: 2**-9, torch.float16: 2**-12, torch.float64: 2**-24}
 
@@ -24,7 +23,7 @@ def test_errors_against_float64(dtype, autocast):
     images = torch.randn(6, 3, 11, 14).to(dtype).contiguous(memory_format=torch.channels_last)
     mixup = SageMixup(mode="elem", num_classes=6, label_smoothing=0.0, saliency=smooth_maps)
     np.random.seed(0)
-    _, lam, _, _ = mixup._draw(images.shape)
+    lam = mixup._draw(images.shape).lam
     np.random.seed(0)
     with torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None):
         mixed, weights = mixup(images, torch.arange(6))
@@ -53,28 +52,6 @@ def test_the_tensor_part_compiles_into_one_graph():
     compiled = torch.compile(step, backend="aot_eager", fullgraph=True)(*batch)
     for a, b in zip(compiled, step(*batch), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_inside_a_compiled_training_step(mode):
-    """The mixes and the gradients are those of the step that is not compiled."""
-    mixup = SageMixup(cutmix_alpha=1.0, mode=mode, num_classes=5, saliency="spectral")
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 5))
-    images, target = torch.randn(6, 3, 16, 16), torch.arange(6) % 5
-
-    def step(images, target):
-        mixed, weights = mixup(images, target)
-        return torch.sum(-weights * model(mixed).log_softmax(1)) / len(mixed)
-
-    losses, gradients = [], []
-    for run in (step, torch.compile(step, backend="eager")):
-        np.random.seed(1)
-        model.zero_grad()
-        losses.append([run(images, target) for _ in range(3)])
-        sum(losses[-1]).backward()
-        gradients.append(model[1].weight.grad.clone())
-    assert torch.allclose(torch.stack(losses[0]), torch.stack(losses[1]), atol=1e-5)
-    assert torch.allclose(*gradients, atol=1e-5)
 
 
 WAITS = {"tolist", "cpu", "numpy", "item", "__bool__", "__float__", "__int__", "__index__", "__array__"}

@@ -1,14 +1,34 @@
-"""Two processes over gloo on the CPU, started by torchrun, with and without a rank that dies."""
+"""Processes of their own: exit codes and tracebacks, workers of every start method, two ranks under torchrun."""
 
-import os
-import subprocess
-import sys
 import textwrap
-from pathlib import Path
 
+import pytest
 import torch
+from launcher.tools import MODEL, SCRIPTS, TRAIN, python
 
-TRAIN = Path(__file__).parent.parent.parent / "scripts" / "train.py"
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("how", ["exit", "fail"])
+def test_exit_codes_tracebacks_and_main_are_the_scripts_own(how, tmp_path):
+    for name in ("ends.py", "helper_module.py"):
+        (tmp_path / "inner").mkdir(exist_ok=True)
+        (tmp_path / "inner" / name).write_text((SCRIPTS / name).read_text())
+    direct = python("inner/ends.py", how, cwd=tmp_path)
+    launched = python("-m", "sage_timm", "inner/ends.py", how, cwd=tmp_path)
+    assert direct.returncode == launched.returncode == {"exit": 7, "fail": 1}[how]
+    assert launched.stdout.splitlines() == direct.stdout.splitlines()
+    assert launched.stderr.replace(str(tmp_path) + "/", "") == direct.stderr.replace(str(tmp_path) + "/", "")
+
+
+@pytest.mark.parametrize("flags", [[], ["--prefetcher"], ["--prefetcher", "--multi-epochs"]], ids=" ".join)
+def test_workers_of_every_start_method(flags, tmp_path):
+    sage = ("--sage", "--saliency", "spectral")
+    result = python("-m", "sage_timm", SCRIPTS / "workers.py", *flags, *sage, cwd=tmp_path)
+    expected = [word for method in ("fork", "spawn", "forkserver") for word in (method, "2", "True")]
+    assert result.stdout.split() == expected, result.stderr
+    assert result.stderr.count("sage_timm: SAGE") == 1
+
 
 # scripts/train.py with a look at what each rank does: its targets, its weights at the end, when it loaded its saliency
 SPY = f"""
@@ -55,28 +75,10 @@ torch.save(log, f"rank{{rank}}.pth")
 
 def torchrun(folder, image_folder, *argv, **environment):
     (folder / "spy.py").write_text(textwrap.dedent(SPY))
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        "-m",
-        "sage_timm",
-    ]
-    command += ["spy.py", "--data-dir", image_folder, "--model", "test_resnet", "--num-classes", "3", "--no-aug"]
-    command += ["--input-size", "3", "24", "24", "-b", "4", "-j", "0", "--epochs", "2", "--warmup-epochs", "0"]
-    command += ["--lr", "0.01", "--device", "cpu", "--output", folder, "--experiment", "run", *argv]
-    threads = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [str(part) for part in command],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, **threads, **environment},
-    )
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "sage_timm", "spy.py")
+    run = ("-b", "4", "-j", "0", "--epochs", "2", "--warmup-epochs", "0", "--lr", "0.01", "--experiment", "run")
+    where = ("--data-dir", image_folder, "--output", folder)
+    return python(*launch, *MODEL, *run, *where, *argv, cwd=folder, **environment)
 
 
 def test_two_ranks_train_one_model_on_different_mixes(image_folder, tmp_path, checkpoint):

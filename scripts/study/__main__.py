@@ -1,0 +1,331 @@
+"""Compare mixing methods at an equal recipe: small images, a small ResNet, many arms, several seeds, one table.
+
+python -m scripts.study --data-dir CIFAR10 --object-share 0.25 --arms none mixup gradient+mixup,grid=16 --json FILE
+
+With --object-share each image stands small in a larger frame with a cluttered background; where, only the study knows.
+An arm is NAME[,SETTING=VALUE...]. Every arm can set prob, alpha and epochs; those that look at maps also blur, power
+and grid, and with an auxiliary model aux_epochs and aux_mix (by which of timm's arms it is trained); SAGE's also
+lam_max, search_fraction, share (of the batches, where it takes turns) and label (mask, saliency or halfway), which
+timm's arms take too, there with a map for 'saliency'. Names:
+{names}.
+Runs that stand in --json are not repeated: after an interruption the same command goes on. Seconds on a CPU are those
+of the process, over all threads; they still depend by some 10 % on what else the machine does.
+"""
+
+import argparse
+import hashlib
+import json
+import statistics
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from timm.loss import SoftTargetCrossEntropy
+from timm.models.resnet import BasicBlock, ResNet
+from timm.utils import random_seed
+
+from sage_timm.checks import check_library
+from sage_timm.tensors import gaussian_blur
+from scripts.bench.measure import machine
+
+from .arms import NAMES, TIMM, Arm, Truth, look
+from .data import load_splits
+from .report import append, plot, read, table
+
+LAST = 3  # epochs whose mean test result counts
+RECIPE = ("model", "epochs", "auxiliary_epochs", "batch_size", "lr", "prob", "train_images", "part", "held_out")
+RECIPE += ("train_split", "test_split", "object_share", "precision")
+BLUR, NOISE = 1 / 48, 0.1  # of the test images: standard deviations, as a share of the side and of the range of values
+
+
+class Study:
+    """A data set and a recipe, on a device; `run` trains one arm with one seed."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.device = args, torch.device(args.device)
+        self.cuda = self.device.type == "cuda"
+        self.recipe = {"data": Path(args.data_dir).resolve().name} | {key: getattr(args, key) for key in RECIPE}
+        self.recipe |= {"frame": args.frame if args.object_share else None, "device": self.device.type}
+        train, test, self.num_classes = load_splits(args, self.device)
+        self.images, self.target, self.mask = train.images, train.target, train.mask
+        self.test_images, self.test_target = test.images, test.target
+        pixels = self.images.float() / 255
+        self.mean, self.std = (f(pixels, (0, 2, 3)).view(1, -1, 1, 1) for f in (torch.mean, torch.std))
+        self.truth, self.auxiliaries = Truth(), {}
+        self.small = "narrow" if args.model == "resnet18" else args.model
+        print(f"{len(self.images)} training and {len(self.test_images)} test images of {self.num_classes} classes")
+
+    def clock(self) -> float:
+        """Seconds: wall clock on a GPU; on a CPU those of this process, whatever else the machine does."""
+        if self.cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter() if self.cuda else time.process_time()
+
+    def create_model(self, name: str) -> ResNet:
+        """Create 'resnet18' with a 3x3 stem, or a ResNet-10 of 16 to 128 channels with stride 2, 'narrow' or 'pooled'.
+
+        'pooled' halves the stem's output once more, as ResNets do, which suits images of 48 pixels and more.
+        """
+        depth, width, stride = (2, 64, 1) if name == "resnet18" else (1, 16, 2)
+        channels = tuple(width * 2**stage for stage in range(4))
+        model = ResNet(
+            BasicBlock, [depth] * 4, self.num_classes, stem_type="deep", stem_width=width // 2, channels=channels
+        )
+        model.conv1 = torch.nn.Conv2d(self.images.shape[1], width, 3, stride, 1, bias=False)
+        model.maxpool = torch.nn.MaxPool2d(3, 2, 1) if name == "pooled" else torch.nn.Identity()
+        return model.to(self.device, memory_format=torch.channels_last)
+
+    def forward(self, model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+        """Compute the logits of normalised images, at the study's precision."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.args.precision == "bf16"):
+            return model(images.contiguous(memory_format=torch.channels_last)).float()
+
+    def normalized(self, images: torch.Tensor) -> torch.Tensor:
+        return (images.float() / 255 - self.mean) / self.std
+
+    def augmented(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Crop each image [B, C, H, W] at random after padding it by 4 black pixels, and flip every other."""
+
+        count, (height, width) = len(images), images.shape[-2:]
+        y, x, flip = (torch.randint(high, (count,), generator=generator, device=self.device) for high in (9, 9, 2))
+        windows = F.pad(images, (4, 4, 4, 4)).unfold(2, height, 1).unfold(3, width, 1)
+        cropped = windows[torch.arange(count, device=self.device), :, y, x]
+        return torch.where(flip.view(-1, 1, 1, 1) > 0, cropped.flip(3), cropped)
+
+    def batch(self, index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Return training images, augmented and normalised, and keep their true masks, augmented alike."""
+        if self.mask is None:
+            return self.normalized(self.augmented(self.images[index], generator))
+        both = self.augmented(torch.cat([self.images[index], self.mask[index]], 1), generator)
+        self.truth.mask = both[:, -1:].float()
+        return self.normalized(both[:, :-1])
+
+    def train(self, model, epochs: int, seed: int, mix=None, report=None) -> tuple[float, list]:
+        """Train a model; return the seconds it took and its checks [epoch, seconds, what `test` measures].
+
+        The order of the images and their augmentation depend on the seed alone, not on what is mixed.
+        """
+        batch, steps = self.args.batch_size, len(self.images) // self.args.batch_size
+        optimizer = torch.optim.SGD(model.parameters(), self.args.lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.args.lr, epochs=epochs, steps_per_epoch=steps)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        criterion, seconds, checks = SoftTargetCrossEntropy(), 0.0, []
+        for epoch in range(1, epochs + 1):
+            start = self.clock()
+            model.train()
+            order = torch.randperm(len(self.images), generator=generator, device=self.device)
+            for index in order[: steps * batch].view(steps, batch):
+                images, target = self.batch(index, generator), self.target[index]
+                images, target = mix(images, target) if mix else (images, F.one_hot(target, self.num_classes).float())
+                loss = criterion(self.forward(model, images), target)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+            seconds += self.clock() - start
+            if epoch > epochs - LAST:
+                checks.append([epoch, round(seconds, 2), self.test(model)])
+                if report:
+                    report(*checks[-1])
+        return seconds, checks
+
+    @torch.inference_mode()
+    def test(self, model, change=None) -> dict[str, float]:
+        """Measure accuracy in %, negative log likelihood and expected calibration error in % (15 bins).
+
+        Args:
+            model: to be tested; left in eval mode.
+            change: applied to images in [0, 1] first.
+        """
+        model.eval()
+        logits = []
+        for images in self.test_images.split(250):
+            images = images if change is None else change(images.float() / 255).clamp(0, 1) * 255
+            logits.append(self.forward(model, self.normalized(images)))
+        logits = torch.cat(logits)
+        confidence, answer = logits.softmax(1).max(1)
+        right = (answer == self.test_target).float()
+        bins = (confidence * 15).long().clamp_max(14)
+        gap = torch.zeros(15, device=self.device).index_add(0, bins, confidence - right).abs().sum()
+        likelihood = F.cross_entropy(logits, self.test_target)
+        values = {"accuracy": 100 * right.mean(), "nll": likelihood, "ece": 100 * gap / len(right)}
+        return {name: round(value.item(), 4) for name, value in values.items()}
+
+    def robustness(self, model) -> dict[str, float]:
+        """Measure the accuracy in % on blurred and on noisy test images, the same ones for every model."""
+        generator = torch.Generator(self.device).manual_seed(0)
+
+        def noisy(pixels):
+            return pixels + NOISE * torch.randn(pixels.shape, generator=generator, device=self.device)
+
+        def blurred(pixels):
+            return gaussian_blur(pixels.flatten(0, 1)[:, None], BLUR * pixels.shape[-1]).view(pixels.shape)
+
+        changes = {"blurred": blurred, "noisy": noisy}
+        return {name: self.test(model, change)["accuracy"] for name, change in changes.items()}
+
+    def auxiliary(self, seed: int, mix: str = "none", epochs: int | None = None) -> tuple[torch.nn.Module, float]:
+        """Train the small model that saliency comes from, once per seed, on the training images of the study.
+
+        Args:
+            seed: of the run.
+            mix: which of timm's arms it is trained with, on every other batch.
+            epochs: None for the recipe's.
+
+        Returns:
+            The model and the seconds that its training took; with --cache DIR from there, where they stand.
+        """
+        epochs = epochs or self.args.auxiliary_epochs
+        key = seed, mix, epochs
+        if key in self.auxiliaries:
+            return self.auxiliaries[key]
+        random_seed(seed + 1000)
+        model = self.create_model(self.small)
+        recipe = {name: value for name, value in self.recipe.items() if name not in ("epochs", "prob")}
+        digest = hashlib.sha256(json.dumps([recipe, key]).encode()).hexdigest()[:16]
+        file = self.args.cache and self.args.cache / f"auxiliary-{digest}.pt"
+        if file and file.exists():
+            kept = torch.load(file, map_location=self.device, weights_only=True)
+            model.load_state_dict(kept["model"])
+            seconds = kept["seconds"]
+        else:
+            mixer = Arm.parse(mix).create(self.num_classes, 0.5, None, None, None)
+            seconds, checks = self.train(model, epochs, seed + 1000, mixer)
+            print(f"auxiliary model, seed {seed}: {checks[-1][2]['accuracy']:.2f} %, {seconds:.0f} s", flush=True)
+            if file:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                torch.save({"model": model.state_dict(), "seconds": seconds}, file.with_suffix(f".{seed}.tmp"))
+                file.with_suffix(f".{seed}.tmp").replace(file)
+        self.auxiliaries[key] = model, seconds
+        return self.auxiliaries[key]
+
+    def run(self, text: str, seed: int) -> dict:
+        """Train one arm with one seed and return its record."""
+        arm = Arm.parse(text)
+        epochs = arm.settings.get("epochs", self.args.epochs)
+        frozen, extra = self.auxiliary(seed, *arm.auxiliary) if arm.auxiliary else (None, 0.0)
+        random_seed(seed)
+        model = self.create_model(self.args.model)
+        mix = arm.create(self.num_classes, self.args.prob, model, lambda: frozen, self.truth)
+
+        def report(epoch, seconds, tested):
+            accuracy = tested["accuracy"]
+            print(f"{text}, seed {seed}: epoch {epoch}/{epochs}, {accuracy:.2f} %, {seconds + extra:.0f} s", flush=True)
+
+        seconds, checks = self.train(model, epochs, seed, mix, report)
+        record = {"arm": text, "seed": seed, "recipe": self.recipe, "machine": machine(self.device)}
+        for name in ("accuracy", "nll", "ece"):
+            record[name] = round(statistics.mean(tested[name] for *_, tested in checks), 4)
+        record |= self.robustness(model) | {"seconds": round(seconds + extra, 2), "auxiliary_seconds": round(extra, 2)}
+        return record | self.look(mix)
+
+    def look(self, mix) -> dict:
+        """Measure the maps and plans of up to 256 training images, always the same (see `look`)."""
+        index = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(0))[:256].to(self.device)
+        self.truth.mask = None if self.mask is None else self.mask[index].float()
+        target = F.one_hot(self.target[index], self.num_classes).float()
+        return look(mix, self.normalized(self.images[index]), target, self.truth.mask)
+
+
+def number(kind, low, high=float("inf")):
+    """Return an argparse type: a number of a kind in [low, high]."""
+
+    def convert(text):
+        value = kind(text)
+        if not low <= value <= high or value == float("inf"):
+            raise argparse.ArgumentTypeError(f"must lie in [{low}, {high}], got {text}")
+        return value
+
+    convert.__name__ = kind.__name__
+    return convert
+
+
+SHARE_HELP = "share of the frame that the object covers, or the smallest and the largest (default: the plain images)"
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.format(names=", ".join(NAMES)), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    count, add = number(int, 1), parser.add_argument
+    add("--data-dir", required=True, metavar="DIR", help="folder with an image folder for each split")
+    add("--train-split", default="train", metavar="NAME")
+    add("--test-split", default="test", metavar="NAME")
+    add("--train-images", type=count, metavar="N", help="N in all, as many of each class (default: all)")
+    add("--part", type=number(int, 0), default=0, metavar="K", help="the K-th such N images, from 0")
+    add("--held-out", type=count, metavar="N", help="test on the last N training images, not the test split")
+    add("--object-share", nargs="+", type=number(float, 1e-3, 1), metavar="SHARE", help=SHARE_HELP)
+    add("--frame", type=number(int, 8), default=48, help="the side in pixels of the images that --object-share makes")
+    add("--arms", nargs="+", default=["none", *TIMM, "gradient", "oracle", "flat"], metavar="ARM")
+    add("--seeds", nargs="+", type=number(int, 0, 2**31), default=[0, 1, 2], metavar="SEED")
+    add("--model", choices=("resnet18", "narrow", "pooled"), default="resnet18")
+    add("--epochs", type=count, default=100)
+    add("--auxiliary-epochs", type=count, default=30, metavar="EPOCHS")
+    add("--batch-size", type=number(int, 2), default=128, help="even, as timm's Mixup wants it")
+    add("--lr", type=number(float, 1e-9), default=0.1)
+    add("--prob", type=number(float, 0, 1), default=1.0, help="share of mixed batches in every arm that mixes")
+    add("--precision", choices=("bf16", "fp32"), default="bf16", help="of the training and of the test")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--json", type=Path, metavar="FILE", help="read the runs that are done, add a line per run")
+    add("--cache", type=Path, metavar="DIR", help="keep auxiliary models there")
+    add("--look", action="store_true", help="train no arm, only measure what SAGE's plans look like")
+    add("--against", metavar="ARM", help="compare with this one of the arms (default: timm's best)")
+    add("--plot", type=Path, metavar="FILE", help="draw the accuracies")
+    args = parser.parse_args(argv)
+    args.arms, args.seeds = list(dict.fromkeys(args.arms)), list(dict.fromkeys(args.seeds))
+    if args.batch_size % 2:
+        parser.error(f"--batch-size must be even, got {args.batch_size}")
+    if args.part and not args.train_images:
+        parser.error(f"--part {args.part} needs --train-images")
+    if args.object_share and (len(args.object_share) > 2 or sorted(args.object_share) != args.object_share):
+        parser.error(f"--object-share must be one share or a lower and an upper one, got {args.object_share}")
+    if args.against and args.against not in args.arms:
+        parser.error(f"--against must be one of the --arms, got {args.against}")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    try:
+        if args.plot:
+            check_library("matplotlib", "--plot", "Matplotlib", "viz")
+        for file in filter(None, (args.json, args.plot)):
+            file.open("a").close()
+        study = Study(args)
+        narrow = study.create_model("narrow")
+        for text in args.arms:
+            arm = Arm.parse(text)
+            study.look(arm.create(study.num_classes, args.prob, narrow, lambda: narrow, study.truth))
+    except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from None
+    if args.look:
+        seed = args.seeds[0]
+        for text in args.arms:
+            arm = Arm.parse(text)
+            model = study.auxiliary(seed, *(arm.auxiliary or ()))[0]
+            random_seed(seed)
+            print(text, study.look(arm.create(study.num_classes, 1.0, model, lambda model=model: model, study.truth)))
+        return
+    asked = [(text, seed) for seed in args.seeds for text in args.arms]
+    runs = [run for run in read(args.json) if run["recipe"] == study.recipe and (run["arm"], run["seed"]) in asked]
+    done = {(run["arm"], run["seed"]) for run in runs}
+    try:
+        for text, seed in asked:
+            if (text, seed) not in done:
+                runs.append(study.run(text, seed))
+                if args.json:
+                    append(args.json, runs[-1])
+    except KeyboardInterrupt:
+        way = "the same command goes on" if args.json else "with --json FILE it could go on"
+        raise SystemExit(f"interrupted; {way}") from None
+    finally:
+        if runs:
+            print(table(runs, args.against))
+    if args.plot:
+        plot({"": runs}, args.plot)
+
+
+if __name__ == "__main__":
+    main()

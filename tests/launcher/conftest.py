@@ -1,0 +1,101 @@
+"""Fixtures that run scripts through the launcher in this process."""
+
+import argparse
+import logging
+import pkgutil
+import sys
+
+import pytest
+import timm.loss
+from launcher.tools import RUN, SCRIPTS, TRAIN
+from torch.optim.optimizer import _global_optimizer_post_hooks
+
+from sage_timm.launcher import cli
+from sage_timm.launcher.patches import SEAMS
+
+
+def replaced_objects():
+    """Everything that the launcher may replace while a script runs."""
+    seams = [vars(pkgutil.resolve_name(owner))[name] for owner, name, _ in SEAMS]
+    parser = argparse.ArgumentParser.__init__, argparse.ArgumentParser.parse_known_args
+    return seams, parser, list(_global_optimizer_post_hooks)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run a script through the launcher in this process; return what it wrote to stderr.
+
+    All that the launcher replaces must be back when the script has ended, however it ended.
+    """
+
+    def run(*argv, cwd=tmp_path):
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(logging.getLogger(), "handlers", list(logging.getLogger().handlers))
+        interpreter = sys.argv, list(sys.path), sys.modules["__main__"]
+        hook, before, modules = sys.excepthook, replaced_objects(), set(sys.modules)
+        failed = True
+        try:
+            cli.main([str(arg) for arg in argv])
+            failed = False
+        except SystemExit:
+            failed = False
+            raise
+        finally:
+            for name in set(sys.modules) - modules:
+                if str(getattr(sys.modules[name], "__file__", "")).startswith(str(SCRIPTS)):
+                    del sys.modules[name]
+            assert replaced_objects() == before
+            assert (sys.argv, sys.path, sys.modules["__main__"]) == interpreter
+            if failed:  # as Python does with an error that nobody caught
+                monkeypatch.setattr("traceback.print_exception", lambda *_, **__: None)
+                sys.excepthook(*sys.exc_info())
+            assert sys.excepthook is hook
+        return capsys.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def refusal(capsys):
+    """Call something that must end the run; return the exit's last line on stderr."""
+
+    def refusal(function, *argv):
+        with pytest.raises(SystemExit) as caught:
+            function(*argv)
+        assert caught.value.code == 2
+        return capsys.readouterr().err.splitlines()[-1]
+
+    return refusal
+
+
+@pytest.fixture
+def losses(monkeypatch):
+    """Record the targets that the soft-target loss of scripts/train.py sees."""
+    seen, forward = [], timm.loss.SoftTargetCrossEntropy.forward
+
+    def spy(self, x, target):
+        seen.append(target)
+        return forward(self, x, target)
+
+    monkeypatch.setattr(timm.loss.SoftTargetCrossEntropy, "forward", spy)
+    return seen
+
+
+@pytest.fixture
+def train(run, image_folder, tmp_path):
+    """Run scripts/train.py for an epoch of three batches; return what it wrote to stderr."""
+
+    def train(*argv):
+        return run(TRAIN, "--data-dir", image_folder, *RUN, "--output", tmp_path, "--experiment", "run", *argv)
+
+    return train
+
+
+@pytest.fixture
+def deit(run, image_folder):
+    """Run the script in DeiT's style; return what it wrote to stderr."""
+
+    def deit(*argv):
+        return run(SCRIPTS / "deit.py", "--data-path", image_folder / "train", "--sage", *argv)
+
+    return deit

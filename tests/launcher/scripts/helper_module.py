@@ -1,0 +1,1 @@
+"""Found beside ends.py."""

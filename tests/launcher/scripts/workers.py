@@ -1,0 +1,34 @@
+"""Mixes behind loaders whose workers are started in every way; the collate goes to the workers with --prefetcher."""
+
+import argparse
+
+import timm.data.loader
+import torch
+from timm.data import FastCollateMixup, Mixup
+
+
+class Data(torch.utils.data.Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, i):
+        return torch.full((3, 8, 8), 30 * i, dtype=torch.uint8), i % 3
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--mixup", type=float, default=1.0)
+    parser.add_argument("--prefetcher", action="store_true")
+    parser.add_argument("--multi-epochs", action="store_true")
+    args = parser.parse_args()
+    mixup = (FastCollateMixup if args.prefetcher else Mixup)(mixup_alpha=args.mixup, num_classes=3)
+    kind = timm.data.loader.MultiEpochsDataLoader if args.multi_epochs else torch.utils.data.DataLoader
+    for method in ("fork", "spawn", "forkserver"):
+        collate = mixup if args.prefetcher else None
+        loader = kind(Data(), batch_size=4, num_workers=1, multiprocessing_context=method, collate_fn=collate)
+        if args.prefetcher:
+            batches = timm.data.loader.PrefetchLoader(loader, device=torch.device("cpu"))
+        else:
+            batches = (mixup(x.float(), y) for x, y in loader)
+        rows = [((target > 0.04).sum(1) > 1).sum().item() for _, target in batches]
+        print(method, len(rows), sum(rows) > 0)

@@ -1,0 +1,143 @@
+"""The flags on a script's parser, in its help, its YAML and its args.yaml."""
+
+import argparse
+
+import pytest
+import torch
+import yaml
+from launcher.tools import SAGE, SCRIPTS, TRAIN
+
+from sage_timm.launcher.flags import OPTIONS, add_flags, has_flags
+from sage_timm.methods import METHODS
+from sage_timm.saliency import DEFAULT_MODEL, SOURCES
+
+
+def test_choices_and_defaults_are_those_of_the_package():
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    actions = {action.option_strings[0]: action for action in parser._actions}
+    assert set(actions["--mixer"].choices) == set(METHODS) and set(actions["--saliency"].choices) == set(SOURCES)
+    assert DEFAULT_MODEL in actions["--saliency-model"].help
+
+
+def test_parsers_that_inherit_the_flags_have_them():
+    parent = argparse.ArgumentParser(add_help=False)
+    assert not has_flags(parent)
+    add_flags(parent)
+    assert has_flags(parent) and has_flags(argparse.ArgumentParser(parents=[parent]))
+
+
+def test_flags_stand_in_help(train, capsys):
+    with pytest.raises(SystemExit) as caught:
+        train("--help")
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert all(flag in text for flag in OPTIONS) and "--mixup-prob" in text
+
+
+def test_usage(run, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run("--help")
+    text = capsys.readouterr().out
+    assert caught.value.code == 0 and all(flag in text for flag in OPTIONS)
+
+
+def test_without_a_script_the_usage_is_an_error(run):
+    with pytest.raises(SystemExit) as caught:
+        run()
+    assert caught.value.code == 2
+
+
+def test_a_missing_script_is_refused(run, refusal):
+    assert "SCRIPT must be an existing file, got 'no_such_script.py'" in refusal(run, "no_such_script.py", "--sage")
+
+
+def test_yaml_and_args_yaml_rerun(train, losses, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("sage: true\nsaliency: spectral\nmixup: 0.7\nsage_lam_max: 0.9\n")
+    err = train("-c", tmp_path / "recipe.yaml", "--sage-search-fraction", "0.5")
+    assert "SAGE(lam_max=0.9, search_fraction=0.5), alpha 0.7" in err and len(losses) == 3
+    saved = yaml.safe_load((tmp_path / "run" / "args.yaml").read_text())
+    expected = {"sage": True, "saliency": "spectral", "sage_lam_max": 0.9, "sage_search_fraction": 0.5, "mixup": 0.7}
+    assert {key: saved[key] for key in expected} == expected
+    first = list(losses)
+    losses.clear()
+    err = train("-c", tmp_path / "run" / "args.yaml")
+    assert "SAGE(lam_max=0.9, search_fraction=0.5), alpha 0.7" in err
+    assert len(losses) == 3 and all(torch.equal(a, b) for a, b in zip(first, losses, strict=True))
+
+
+def test_the_command_line_overrules_the_yaml(train, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("sage: true\nsaliency: gradient\nmixup: 1.0\n")
+    assert "saliency: spectral" in train("-c", tmp_path / "recipe.yaml", "--saliency", "spectral")
+
+
+@pytest.mark.parametrize("key", ["salience: spectral", "saliency-size: 16", "sage_lam: 0.5"])
+def test_a_mistyped_key_in_the_yaml_is_refused(key, train, tmp_path, refusal):
+    (tmp_path / "recipe.yaml").write_text(f"sage: true\nsaliency: spectral\nmixup: 1.0\n{key}\n")
+    line = refusal(train, "-c", tmp_path / "recipe.yaml")
+    assert f"the key {key.split(':')[0]!r} of the config file is none of sage, mixer, mixer_kwargs" in line
+
+
+def test_another_saliency_on_the_command_line_leaves_the_yamls_checkpoint(train, tmp_path, checkpoint):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"sage: true\nsaliency: gradient\nsaliency_checkpoint: {checkpoint}\nmixup: 1.0\n")
+    err = train("-c", recipe, "--saliency", "spectral")
+    assert f"--saliency spectral needs no model; the config file's {checkpoint} is not used" in err
+    assert "saliency: spectral residual" in err
+
+
+def test_the_mixer_comes_back_from_args_yaml(train, run, tmp_path):
+    flags = ["--mixer", "comixup", "--mixer-kwargs", "part=4", "beta=0.1", "--saliency", "spectral"]
+    first = train("--mixup", "1.0", *flags)
+    assert "CoMixup(block_num=4, part=4, beta=0.1" in first
+    again = run(TRAIN, "-c", tmp_path / "run" / "args.yaml", "--output", tmp_path, "--experiment", "again")
+    assert "CoMixup(block_num=4, part=4, beta=0.1" in again
+
+
+def test_the_alpha_that_is_used_stands_in_args_yaml(train, losses, tmp_path):
+    err = train("--sage", "--saliency", "spectral")
+    assert "--mixup was 0, so sage would never mix; using --mixup 1.0" in err
+    assert len(losses) == 3
+    assert yaml.safe_load((tmp_path / "run" / "args.yaml").read_text())["mixup"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--mixup-prob", "0"], "the mixing probability must be > 0 with --sage, got 0"),
+        (["--cutmix", "1.0", "--mixup-switch-prob", "1"], "the switch probability must be < 1 with --sage, got 1"),
+        (["--saliency-size", "2"], "--saliency-size must be at least 4, got 2"),
+        (
+            ["--saliency", "gradient", "--saliency-checkpoint", "no.pth"],
+            "--saliency-checkpoint must be an existing file",
+        ),
+        (["--sage-lam-max", "2"], "--sage-lam-max must lie in (0, 1], got 2.0"),
+        (["--mixup-mode", "half"], "--mixup-mode must be one of batch, pair, elem, got 'half'"),
+        (["--saliency", "grad"], "invalid choice: 'grad'"),
+        (["--mixer-kwargs", "lam_max"], "--mixer-kwargs takes NAME=VALUE, got lam_max"),
+    ],
+)
+def test_refusals_are_one_line_that_names_the_flag(flags, message, train, refusal):
+    assert message in refusal(train, *SAGE, *flags)
+
+
+@pytest.mark.parametrize("flag", ["--naflex-loader", "--aug-splits=3", "--jsd-loss"])
+def test_what_cannot_be_combined_is_refused_by_name(flag, run, refusal):
+    line = refusal(run, SCRIPTS / "conflicts.py", "--sage", flag)
+    assert f"{flag.split('=')[0]} can't be combined with --sage" in line
+
+
+def test_flags_that_the_script_has_itself_are_refused_in_one_line(run, tmp_path, refusal):
+    text = "import argparse\np = argparse.ArgumentParser()\np.add_argument('--mixup')\np.add_argument('--saliency')\n"
+    (tmp_path / "script.py").write_text(text + "p.parse_args()\n")
+    assert "the script has a flag --saliency of its own" in refusal(run, tmp_path / "script.py")
+
+
+@pytest.mark.parametrize("kind", ["none", "switch", "text"])
+def test_scripts_whose_mixup_flag_is_no_number(kind, run):
+    assert "sage_timm: SAGE" in run(SCRIPTS / "odd_flags.py", kind, "--sage", "--saliency", "spectral")
+
+
+def test_saliency_flags_without_sage_are_not_silent(train):
+    err = train("--saliency", "spectral", "--mixup", "1.0")
+    assert err.count("sage_timm: --saliency has no effect without --sage") == 1

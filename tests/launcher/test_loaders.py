@@ -1,0 +1,142 @@
+"""scripts/train.py through the launcher: both loader paths, workers, the switch at the off-epoch, statistics."""
+
+import runpy
+import sys
+
+import pytest
+import timm
+import timm.loss
+import torch
+from launcher.tools import RUN, SAGE, TRAIN, mixed_rows
+
+from sage_timm.launcher import session
+
+PATHS = pytest.mark.parametrize("path", [[], ["--no-prefetcher"]], ids=["prefetcher", "no-prefetcher"])
+
+
+@PATHS
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_both_loader_paths_mix(path, workers, train, losses):
+    err = train(*SAGE, "-j", workers, *path)
+    assert len(losses) == 3 and all(mixed_rows(target) > 0 for target in losses)
+    assert all(torch.allclose(target.sum(1), torch.ones(8)) for target in losses)
+    said = [line for line in err.splitlines() if line.startswith("sage_timm: ")]
+    assert len(said) == 2
+    assert (
+        "SAGE(lam_max=0.6, search_fraction=1.0), alpha 1, with probability 1 per batch; 3 classes, smoothing 0.1"
+        in said[0]
+    )
+    assert "saliency: spectral residual at 64 px" in said[0]
+    assert "first batch 8 x 3 x 24 x 24, torch.float32 on cpu, normalised with mean (0.5, 0.5, 0.5)" in said[1]
+
+
+def test_without_the_flag_the_run_is_the_plain_run(train, losses, monkeypatch, image_folder, tmp_path):
+    err = train("--mixup", "1.0")
+    launched = list(losses)
+    losses.clear()
+    plain = ["--data-dir", image_folder, *RUN, "--output", tmp_path, "--experiment", "plain", "--mixup", "1.0"]
+    monkeypatch.setattr(sys, "argv", [str(TRAIN), *map(str, plain)])
+    runpy.run_path(str(TRAIN), run_name="__main__")
+    assert "sage_timm" not in err
+    assert len(losses) == len(launched) == 3
+    assert all(torch.equal(a, b) for a, b in zip(launched, losses, strict=True))
+
+
+def test_cutmix_keeps_its_share(train, losses):
+    assert ", CutMix (alpha 1) for 50% of it" in train(*SAGE, "--cutmix", "1.0", "--mixup-mode", "elem")
+
+
+@PATHS
+def test_off_epoch_is_obeyed_with_persistent_workers(path, train, losses):
+    err = train(*SAGE, "-j", "1", "--epochs", "3", "--mixup-off-epoch", "2", *path)
+    per_epoch = [sum(mixed_rows(target) for target in losses[3 * e : 3 * e + 3]) for e in range(3)]
+    assert err.count("sage_timm: mixing is switched off from here on") == 1
+    assert len(losses) == 9 and per_epoch[0] > 0 and per_epoch[1] > 0 and per_epoch[2] == 0
+
+
+@pytest.mark.parametrize("cutmix", [[], ["--cutmix", "1.0"]])
+def test_a_mixup_of_0_is_opened(cutmix, train, losses):
+    err = train("--sage", "--saliency", "spectral", *cutmix)
+    assert "using --mixup 1.0" in err and ("CutMix (alpha 1) for 50%" in err) == bool(cutmix)
+    assert len(losses) == 3 and all(mixed_rows(target) > 0 for target in losses)
+
+
+@PATHS
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_one_seed_gives_one_mix_whatever_the_loader(path, workers, train, losses):
+    train(*SAGE, "--cutmix", "1", "--mixup-mode", "elem", "-j", "0")
+    expected = [target.clone() for target in losses]
+    losses.clear()
+    train(*SAGE, "--cutmix", "1", "--mixup-mode", "elem", "-j", workers, *path)
+    assert len(losses) == len(expected) == 3
+    assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(losses, expected, strict=True))
+
+
+@pytest.fixture
+def sources(monkeypatch):
+    """The sources that sessions created."""
+    created, original = [], session.create_saliency
+
+    def create(*args, **kwargs):
+        created.append(original(*args, **kwargs))
+        return created[-1]
+
+    monkeypatch.setattr(session, "create_saliency", create)
+    return created
+
+
+@PATHS
+def test_checkpoint_and_statistics_reach_the_saliency_model(path, train, checkpoint, sources):
+    flags = ["--saliency", "gradient", "--saliency-checkpoint", checkpoint, "--saliency-size", "20"]
+    statistics = ["--mean", "0.1", "0.2", "0.3", "--std", "0.4", "0.5", "0.6"]
+    err = train("--mixup", "1", "--sage", *flags, *statistics, *path)
+    assert f"gradient of test_resnet, weights of {checkpoint} (5 classes), at 20 x 20 px" in err
+    assert len(sources) == 1 and sources[0].mean == (0.1, 0.2, 0.3) and sources[0].std == (0.4, 0.5, 0.6)
+
+
+def test_the_saliency_model_names_the_architecture_of_bare_weights(train, losses, tiny_model, tmp_path, refusal):
+    torch.save(tiny_model.state_dict(), tmp_path / "bare.pth")
+    flags = ["--mixup", "1", "--sage", "--saliency-checkpoint", tmp_path / "bare.pth"]
+    assert "gradient of test_resnet, weights of" in train(*flags, "--saliency-model", "test_resnet")
+    assert len(losses) == 3
+    assert "--saliency-model must name the architecture" in refusal(train, *flags)
+
+
+def test_self_saliency_uses_the_model_that_the_script_trains(train, losses, sources):
+    err = train("--mixup", "1", "--sage", "--saliency", "self")
+    assert "saliency: gradient of the model in training" in err
+    assert len(sources) == 1 and all(p.grad is not None for p in sources[0].auxiliary.model.parameters())
+    assert sum(mixed_rows(target) for target in losses) > 0
+
+
+def test_greyscale_runs(train, losses, tmp_path):
+    model = timm.create_model("test_resnet", num_classes=3, in_chans=1)
+    torch.save({"arch": "test_resnet", "state_dict": model.state_dict()}, tmp_path / "grey.pth")
+    flags = ["--saliency-checkpoint", tmp_path / "grey.pth", "--mean", "0.4", "--std", "0.3"]
+    err = train("--mixup", "1", "--sage", "--input-size", "1", "24", "24", *flags)
+    assert "first batch 8 x 1 x 24 x 24" in err and len(losses) == 3
+
+
+def test_the_epochs_loss_is_the_mean_over_its_batches(train, monkeypatch, tmp_path):
+    values, forward = [], timm.loss.SoftTargetCrossEntropy.forward
+
+    def spy(self, x, target):
+        values.append(forward(self, x, target))
+        return values[-1]
+
+    monkeypatch.setattr(timm.loss.SoftTargetCrossEntropy, "forward", spy)
+    train(*SAGE, "--log-interval", "100")
+    _, loss, _ = (tmp_path / "run" / "summary.csv").read_text().splitlines()[-1].split(",")
+    assert len(values) == 3 and float(loss) == pytest.approx(sum(v.item() for v in values) / 3, rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:a batch of 1 image")
+def test_batches_of_one_fail_rather_than_train_unmixed(train):
+    with pytest.raises(RuntimeError, match=r"none of 1 batches was mixed .* set a batch size of at least 2"):
+        train(*SAGE, "-b", "1")
+
+
+def test_the_pictures_go_to_the_output_folder(train, tmp_path, losses):
+    err = train("--mixup", "1.0", "--mixer", "mixup", "--save-mixed", "2")
+    assert sorted(p.name for p in (tmp_path / "mixed").iterdir()) == ["mixed-001.png", "mixed-002.png"]
+    assert f"{tmp_path}/mixed/mixed-001.png: a mixed batch" in err

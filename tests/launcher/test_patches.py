@@ -1,0 +1,203 @@
+"""What the launcher replaces in timm, reached from every import style and put back."""
+
+import ast
+import pickle
+from pathlib import Path
+
+import pytest
+import timm
+import timm.data.loader
+import timm.data.mixup
+import timm.data.transforms_factory
+import torch
+from launcher.conftest import replaced_objects
+from launcher.tools import SCRIPTS
+from timm.data import FastCollateMixup
+
+from sage_timm import MethodMixup, SageMixup, launcher
+from sage_timm.launcher.patches import SEAMS, DeferredCollate, installed
+from sage_timm.launcher.session import Session, SessionMixup
+from sage_timm.launcher.settings import Settings
+from sage_timm.methods import SAGE
+
+
+@pytest.fixture
+def session():
+    return Session(Settings(SAGE(), saliency="spectral"))
+
+
+STYLES = [
+    *("name", "renamed", "inner module", "module", "renamed module", "module of the class"),
+    *("dict", "partial", "default argument", "class attribute"),
+]
+
+
+@pytest.mark.parametrize("by", ["flag", "yaml"])
+@pytest.mark.parametrize("style", STYLES)
+def test_every_import_style_is_reached(style, by, run, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("sage: true\nsaliency: spectral\n")
+    flags = ["--sage", "--saliency", "spectral"] if by == "flag" else ["--config", tmp_path / "recipe.yaml"]
+    err = run(SCRIPTS / "imports.py", "--by", style, *flags)
+    assert err.count("sage_timm: SAGE(") == 1 and "first batch 4 x 3 x 8 x 8" in err
+
+
+@pytest.mark.parametrize("by", ["flag", "yaml"])
+@pytest.mark.parametrize(
+    ("style", "name", "base"),
+    [("subclass", "OwnMixup", "Mixup"), ("subclass with __init__", "OwnInit", "FastCollateMixup")],
+)
+def test_subclasses_of_the_script_are_refused_by_name(style, name, base, by, run, tmp_path, refusal):
+    (tmp_path / "recipe.yaml").write_text("sage: true\nsaliency: spectral\n")
+    flags = ["--sage", "--saliency", "spectral"] if by == "flag" else ["--config", tmp_path / "recipe.yaml"]
+    line = refusal(run, SCRIPTS / "imports.py", "--by", style, *flags)
+    assert f"--sage can't replace __main__.{name}, the script's own subclass of timm's {base};" in line
+
+
+@pytest.mark.parametrize("end", ["normal", "error"])
+def test_everything_is_put_back(end, session):
+    before = replaced_objects()
+    try:
+        with installed(session):
+            assert all(new is not old for new, old in zip(replaced_objects()[0], before[0], strict=True))
+            assert len(replaced_objects()[2]) == len(before[2]) + 1
+            assert isinstance(timm.data.Mixup(num_classes=3), SessionMixup)
+            if end == "error":
+                raise KeyError
+    except KeyError:
+        pass
+    assert replaced_objects() == before
+    mixup = timm.data.Mixup(num_classes=3)
+    assert type(mixup) is timm.data.mixup.Mixup and mixup.num_classes == 3
+    assert type(FastCollateMixup(mixup_alpha=0.3)) is FastCollateMixup
+
+
+def test_mixers_of_this_package_are_left_to_the_script(session):
+    with installed(session):
+        assert type(SageMixup(num_classes=3, saliency="spectral")) is SageMixup
+        assert type(MethodMixup(SAGE(), num_classes=3, saliency="spectral")) is MethodMixup
+    assert session.mixup is None
+
+
+@pytest.mark.parametrize("seam", range(len(SEAMS)), ids=lambda i: ".".join(SEAMS[i][:2]))
+def test_a_timm_without_an_inner_name_is_refused_in_one_line(seam, session, monkeypatch, refusal):
+    owner, name, _ = SEAMS[seam]
+    elsewhere = (owner.replace(":", "_:"), name, SEAMS[seam][2])
+    monkeypatch.setattr("sage_timm.launcher.patches.SEAMS", (*SEAMS[:seam], elsewhere, *SEAMS[seam + 1 :]))
+    before = replaced_objects()[0][:seam]
+    line = refusal(installed(session).__enter__)
+    missing = f"{elsewhere[0].strip(':').replace(':', '.')}.{name}"
+    assert line.startswith(f"sage_timm: error: timm {timm.__version__} has no {missing}, which sage_timm replaces")
+    assert replaced_objects()[0][:seam] == before
+
+
+def test_a_name_that_is_gone_is_refused(session, monkeypatch, refusal):
+    monkeypatch.delattr(timm.data.transforms_factory, "transforms_noaug_train")
+    line = refusal(installed(session).__enter__)
+    assert "has no timm.data.transforms_factory.transforms_noaug_train, which sage_timm replaces" in line
+
+
+class Data(torch.utils.data.Dataset):
+    """16 grey images whose pixels are 10 times their index."""
+
+    def __len__(self):
+        return 16
+
+    def __getitem__(self, i):
+        return torch.full((3, 8, 8), 10 * i, dtype=torch.uint8), i % 3
+
+
+def prefetched(session, **loader):
+    collate = FastCollateMixup(mixup_alpha=1.0, label_smoothing=0, num_classes=3)
+    inner = torch.utils.data.DataLoader(Data(), batch_size=8, collate_fn=collate, **loader)
+    return timm.data.loader.PrefetchLoader(inner, mean=(0.1, 0.2, 0.3), std=(0.5, 0.5, 0.5), device=torch.device("cpu"))
+
+
+def mixed(loader):
+    """Count the rows with more than one class, batch by batch."""
+    return [((target > 1e-4).sum(1) > 1).sum().item() for _, target in loader]
+
+
+def test_batches_are_mixed_behind_the_prefetcher_and_its_switch_is_obeyed(session):
+    with installed(session):
+        loader = prefetched(session)
+        assert isinstance(loader, timm.data.loader.PrefetchLoader) and len(loader) == 2
+        assert session.statistics == ((0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
+        assert loader.mixup_enabled and sum(mixed(loader)) > 0
+        loader.mixup_enabled = False
+        assert not loader.mixup_enabled and not session.mixup.mixup_enabled and mixed(loader) == [0, 0]
+        loader.mixup_enabled = True
+        assert sum(mixed(loader)) > 0
+    assert session.monitor.batches == 6
+
+
+def test_loaders_without_our_collate_are_timms_own(session):
+    inner = torch.utils.data.DataLoader(Data(), batch_size=8)
+    with installed(session):
+        loader = timm.data.loader.PrefetchLoader(inner, device=torch.device("cpu"))
+        assert next(target.tolist() for _, target in loader) == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert session.statistics is None and session.monitor.batches == 0
+
+
+def test_a_collate_in_a_foreign_loader_says_what_to_do(session):
+    with installed(session):
+        loader = torch.utils.data.DataLoader(Data(), 4, collate_fn=FastCollateMixup(num_classes=3))
+        with pytest.raises(RuntimeError, match="gave its FastCollateMixup to another loader"):
+            next(iter(loader))
+
+
+def test_training_transforms_tell_their_statistics_and_others_do_not(session):
+    with installed(session):
+        timm.data.create_transform(24, is_training=False, mean=(0.9, 0.9, 0.9), std=(0.9, 0.9, 0.9))
+        assert session.statistics is None
+        timm.data.create_transform(24, is_training=True, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+        assert session.statistics == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+        timm.data.create_transform(24, is_training=True, no_aug=True, mean=(0.3, 0.3, 0.3), std=(0.2, 0.2, 0.2))
+        assert session.statistics == ((0.3, 0.3, 0.3), (0.2, 0.2, 0.2))
+
+
+@pytest.mark.parametrize(("saliency", "count"), [("self", 1), ("spectral", 0)])
+def test_models_are_noted_for_self_saliency_alone(saliency, count):
+    session = Session(Settings(SAGE(), saliency=saliency))
+    create_model = timm.create_model
+    with installed(session):
+        model = create_model("test_resnet", num_classes=3)
+    assert session.models == [model] * count
+
+
+@pytest.mark.parametrize("how", ["torch.multiprocessing.spawn", "torch.multiprocessing.start_processes"])
+def test_scripts_that_spawn_their_own_processes_are_refused(how, run, tmp_path, refusal):
+    (tmp_path / "script.py").write_text(f"import torch\nif __name__ == '__main__':\n    {how}(print, nprocs=1)\n")
+    line = refusal(run, tmp_path / "script.py", "--sage", "--saliency", "spectral")
+    assert "--sage does not reach processes that a script spawns itself" in line
+
+
+def test_nothing_is_replaced_without_a_mixer(run, tmp_path):
+    (tmp_path / "script.py").write_text(
+        "import timm.data, torch\n"
+        "assert timm.data.Mixup.__init__.__module__ == 'timm.data.mixup'\n"
+        "assert torch.multiprocessing.start_processes.__module__ == 'torch.multiprocessing.spawn'\n"
+    )
+    run(tmp_path / "script.py")
+
+
+@pytest.mark.parametrize("path", sorted(Path(launcher.__file__).parent.glob("*.py")), ids=lambda path: path.name)
+def test_only_one_file_assigns_to_what_is_not_its_own(path):
+    tree = ast.parse(path.read_text())
+    imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    imported = {name.asname or name.name.partition(".")[0] for node in imports for name in node.names} - {"sys"}
+    calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    targets = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)]
+    foreign = {ast.unparse(node) for node in targets if ast.unparse(node).partition(".")[0] in imported}
+    assert (not foreign and "setattr" not in calls) or path.name == "patches.py"
+
+
+def test_collates_refuse_to_travel_unattached(session):
+    with installed(session):
+        collate = FastCollateMixup(num_classes=3)
+        assert isinstance(collate, DeferredCollate)
+        with pytest.raises(RuntimeError, match="another loader"):
+            pickle.dumps(collate)
+        loader = prefetched(session)
+        travelled = pickle.loads(pickle.dumps(loader.loader.collate_fn))
+        images, labels = travelled([Data()[i] for i in range(4)])
+    assert images.dtype == torch.uint8 and labels.tolist() == [0, 1, 2, 0]

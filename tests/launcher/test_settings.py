@@ -1,0 +1,143 @@
+"""Flags and the script's arguments become one checked `Settings`, without a script."""
+
+from pathlib import Path
+
+import pytest
+
+from sage_timm.launcher.settings import Settings, read_settings
+from sage_timm.methods import METHODS, SAGE, CutMix, Mixup
+
+
+@pytest.mark.parametrize("given", [{}, {"saliency": "spectral"}])
+def test_without_a_mixer_there_are_none(given):
+    assert read_settings(given, {"mixup": 1.0, "sage": False, "mixer": None}) is None
+
+
+def test_defaults():
+    assert read_settings({"sage": True}, {}) == Settings(SAGE())
+
+
+def test_everything_is_read():
+    given = {"sage": True, "saliency_model": "resnet18"}
+    args = {
+        "sage_lam_max": 0.5,
+        "mixer_kwargs": {"search_fraction": 0.2},
+        "saliency": "activation",
+        "saliency_model": "resnet18",
+        "saliency_checkpoint": "x.pth",
+        "saliency_size": 20,
+        "save_mixed": 2,
+        "output": "runs",
+        "input_size": (1, 24, 24),
+        "mixup": 0.4,
+    }
+    assert read_settings(given, args) == Settings(
+        method=SAGE(0.5, 0.2),
+        saliency="activation",
+        model="resnet18",
+        checkpoint="x.pth",
+        size=20,
+        in_chans=1,
+        save_mixed=2,
+        folder=Path("runs", "mixed"),
+    )
+
+
+@pytest.mark.parametrize("mixer", METHODS)
+def test_every_method_can_be_asked_for(mixer):
+    settings = read_settings({"mixer": mixer}, {})
+    assert isinstance(settings.method, METHODS[mixer]) and settings.asked == f"--mixer {mixer}"
+
+
+@pytest.mark.parametrize(
+    ("mixer", "args", "alpha"),
+    [
+        ("sage", {"mixup": 0.0}, 1.0),
+        ("sage", {"mixup": 0.0, "cutmix": 1.0}, 1.0),
+        ("comixup", {"mixup": 0.0}, 2.0),
+        ("cutmix", {"mixup": 0.0}, 1.0),
+        ("cutmix", {"mixup": 0.0, "cutmix": 0.5}, None),
+        ("cutmix", {"mixup": 0.0, "cutmix_minmax": [0.2, 0.8]}, None),
+        ("sage", {"mixup": 0.3}, None),
+        ("sage", {"mixup": False}, None),
+        ("sage", {"mixup": "0"}, None),
+        ("sage", {}, None),
+    ],
+)
+def test_a_mixup_of_0_becomes_the_authors_alpha(mixer, args, alpha):
+    settings = read_settings({"mixer": mixer}, args)
+    assert settings.mixup == alpha
+    assert settings.notes == (
+        ()
+        if alpha is None
+        else (f"--mixup was 0, so {mixer} would never mix; using --mixup {alpha}, the value of its authors",)
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "args", "message"),
+    [
+        ({"sage": True, "mixer": "cutmix"}, {}, "--sage and --mixer cutmix can't be combined; drop one of the two"),
+        ({"mixer": "cutmixx"}, {}, "`method` must be one of sage, mixup, .*, got 'cutmixx'"),
+        ({"mixer": "mixup", "mixer_kwargs": {"beta": 1}}, {}, "mixup has no settings of its own, got beta"),
+        ({"mixer": "mixup", "mixer_kwargs": {"name": 1}}, {}, "mixup has no settings of its own, got name"),
+        ({"mixer": "puzzlemix", "mixer_kwargs": {"bta": 1}}, {}, "puzzlemix has n_labels, beta, .*, got bta"),
+        ({"mixer": "puzzlemix", "mixer_kwargs": {"beta": -1}}, {}, r"`beta` must lie in \[0, 1e\+09\], got -1"),
+        (
+            {"mixer": "puzzlemix"},
+            {"mixer_kwargs": ["beta"]},
+            "--mixer-kwargs must map names to values, got .'beta'.",
+        ),
+        ({"mixer": "comixup", "sage_lam_max": 0.5}, {}, "--sage-lam-max is SAGE's; drop it with --mixer comixup"),
+        ({"sage": True, "sage_lam_max": 0.5, "mixer_kwargs": {"lam_max": 0.4}}, {}, "lam_max is given twice"),
+        ({"sage": True, "mixer_kwargs": {"lam_max": 7}}, {}, r"`lam_max` must lie in \(0, 1\], got 7"),
+        ({"sage": True, "sage_search_fraction": 0.0}, {}, r"`search_fraction` must lie in \(0, 1\], got 0.0"),
+        ({"mixer": "mixup", "save_mixed": -1}, {}, "`save_mixed` must be at least 0, got -1"),
+        ({"sage": True}, {"mixup": -1.0}, "--mixup must be at least 0, got -1.0"),
+        ({"sage": True}, {"naflex_loader": True}, "--naflex-loader can't be combined with --sage"),
+        ({"mixer": "mixup"}, {"aug_splits": 3}, "--aug-splits can't be combined with --mixer mixup"),
+        (
+            {"sage": True, "saliency": "spectral", "saliency_model": "resnet18"},
+            {},
+            "--saliency spectral uses no --saliency-model",
+        ),
+        (
+            {"sage": True, "saliency": "self", "saliency_checkpoint": "x.pth"},
+            {},
+            "--saliency self uses no --saliency-model and no --saliency-checkpoint",
+        ),
+    ],
+)
+def test_unfit_settings_are_refused(given, args, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        read_settings(given, args)
+
+
+def test_a_model_of_the_config_file_is_dropped_with_a_note():
+    settings = read_settings({"sage": True, "saliency": "spectral"}, {"saliency_model": "resnet18"})
+    assert settings.model is None
+    assert settings.notes == ("--saliency spectral needs no model; the config file's resnet18 is not used",)
+
+
+def test_saliency_flags_without_use_are_noted():
+    settings = read_settings({"mixer": "mixup", "saliency": "spectral"}, {"saliency_size": 32})
+    assert settings.notes == ("--saliency, --saliency-size has no effect: --mixer mixup uses no saliency",)
+
+
+@pytest.mark.parametrize(("method", "saliency", "needs"), [(SAGE(), "gradient", True), (SAGE(), "self", False)])
+def test_which_settings_need_an_auxiliary_model(method, saliency, needs):
+    assert Settings(method, saliency=saliency).needs_model == needs
+    assert not Settings(Mixup(), saliency=saliency).needs_model and not Settings(CutMix()).needs_model
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"mixer": "puzzlemix"}, r'PuzzleMix needs PyMaxflow, .* pip install "sage-timm\[methods\]"'),
+        ({"mixer": "mixup", "save_mixed": 1}, r'--save-mixed needs Matplotlib, .* pip install "sage-timm\[viz\]"'),
+    ],
+)
+def test_a_missing_library_is_named(given, message, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=message):
+        read_settings(given, {})

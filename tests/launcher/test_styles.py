@@ -1,0 +1,93 @@
+"""Scripts that copied timm's Mixup, each in the style of its family, and scripts that use it wrongly."""
+
+import contextlib
+
+import pytest
+from launcher.tools import SCRIPTS, mixed_rows
+
+SPECTRAL = ("--saliency", "spectral")
+
+
+def test_deit_style(deit, monkeypatch):
+    printed = []
+    monkeypatch.setattr("builtins.print", lambda *a, **k: printed.append(a))
+    deit(*SPECTRAL)
+    assert next(words[1] for words in printed if words[0] == "MIXED") > 0
+
+
+def test_deit_style_hears_the_statistics_of_its_transform(deit):
+    err = deit(*SPECTRAL, "--cutmix", "0")
+    assert "search_fraction=1.0), alpha 0.8" in err
+    assert "normalised with mean (0.3, 0.3, 0.3), std (0.2, 0.2, 0.2)" in err
+
+
+def test_deit_style_self_saliency_though_the_model_is_built_later(deit):
+    err = deit("--cutmix", "0", "--saliency", "self")
+    assert "gradient of the model in training" in err and "the saliency follows a ResNet of" in err
+
+
+def test_a_script_that_never_gives_batches_to_mixup_fails_within_ten_steps(deit):
+    with pytest.raises(RuntimeError, match="10 optimizer steps gave no batch to timm's Mixup"):
+        deit(*SPECTRAL, "--wrong", "calls none")
+
+
+def test_a_script_that_never_builds_mixup_fails(deit, refusal):
+    assert "the script never built timm's Mixup;" in refusal(deit, *SPECTRAL, "--wrong", "builds none")
+
+
+def test_a_collate_in_a_foreign_loader_says_what_to_do(deit):
+    with pytest.raises(RuntimeError, match="gave its FastCollateMixup to another loader"):
+        deit(*SPECTRAL, "--wrong", "collates")
+
+
+def test_swin_style_with_a_strict_parser_and_no_mixup_flag(run, monkeypatch):
+    printed = []
+    monkeypatch.setattr("builtins.print", lambda *a, **k: printed.append(a))
+    run(SCRIPTS / "swin.py", "--cfg", "x.yaml", "--sage", *SPECTRAL)
+    assert ("MIXED", 2) in printed and any("search_fraction=1.0), alpha 0.8" in str(words) for words in printed)
+
+
+@pytest.mark.parametrize("path", [[], ["--no-prefetcher"]], ids=["prefetcher", "no-prefetcher"])
+@pytest.mark.parametrize("by", ["flag", "yaml"])
+def test_poolformer_fastvit_and_volo_style(path, by, run, losses, tmp_path, image_folder):
+    (tmp_path / "recipe.yaml").write_text("sage: true\nsaliency: spectral\n")
+    flags = ["--sage", *SPECTRAL] if by == "flag" else ["-c", "recipe.yaml"]
+    err = run(SCRIPTS / "poolformer.py", image_folder, *path, *flags)
+    assert "using --mixup 1.0" in err and "sage_timm: first batch 8 x 3 x 24 x 24" in err
+    assert len(losses) == 3 and sum(mixed_rows(target) for target in losses) > 0
+
+
+def test_a_script_that_checks_its_yaml_against_a_second_parser_knows_our_keys(run, tmp_path, image_folder, monkeypatch):
+    (tmp_path / "recipe.yaml").write_text("sage: true\nsaliency: spectral\nmixp: 1\n")
+    printed = []
+    monkeypatch.setattr("builtins.print", lambda *a, **k: printed.append(a))
+    run(SCRIPTS / "poolformer.py", image_folder, "-c", "recipe.yaml")
+    assert ("UNKNOWN", ["mixp"]) in printed
+
+
+@pytest.mark.parametrize("ending", ["", "sys.exit()", "sys.exit(0)"])
+def test_a_script_that_exits_is_checked_all_the_same(ending, run, tmp_path, refusal):
+    (tmp_path / "script.py").write_text(f"import sys\n{ending}\n")
+    assert "never built timm's Mixup" in refusal(run, tmp_path / "script.py", "--sage", *SPECTRAL)
+
+
+@pytest.mark.parametrize("ending", ["", "sys.exit()", "sys.exit(0)"])
+def test_a_script_that_exits_hears_of_flags_without_effect(ending, run, tmp_path, capsys):
+    (tmp_path / "script.py").write_text(f"import sys\n{ending}\n")
+    heard = ""
+    with contextlib.suppress(SystemExit):
+        heard = run(tmp_path / "script.py", *SPECTRAL)
+    assert "--saliency has no effect without --sage" in heard + capsys.readouterr().err
+
+
+def test_mixup_in_workers_is_told_where_it_belongs(run):
+    with pytest.raises(RuntimeError, match="call Mixup after the DataLoader"):
+        run(SCRIPTS / "mixes_in_workers.py", "--sage", *SPECTRAL)
+
+
+def test_linked_scripts_find_their_neighbours(run, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "neighbour_of_a_link.py").write_text("")
+    (tmp_path / "real" / "script.py").write_text("import neighbour_of_a_link\n")
+    (tmp_path / "link.py").symlink_to(tmp_path / "real" / "script.py")
+    run(tmp_path / "link.py")

@@ -1,0 +1,570 @@
+"""The study: data by object share, arms, controls and variations, runs at an equal recipe, tables."""
+
+import itertools
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from timm.data import Mixup
+
+from sage_timm.methods import create_method
+from sage_timm.plan import MixPlan
+from scripts.study import __main__ as study
+from scripts.study import report
+from scripts.study.arms import (
+    NAMES,
+    Arm,
+    Control,
+    Labelled,
+    Truth,
+    map_quality,
+    relabelled,
+)
+from scripts.study.data import place
+
+RECIPE = ["--test-split", "validation", "--model", "narrow", "--epochs", "2", "--auxiliary-epochs", "1"]
+RECIPE += ["--batch-size", "6", "--device", "cpu"]
+SMALL = ["--object-share", "0.25", "--frame", "32"]
+
+
+def arguments(image_folder, *more):
+    return ["--data-dir", str(image_folder), *RECIPE, *map(str, more)]
+
+
+def blurred_maps(count, side):
+    return torch.nn.functional.avg_pool2d(torch.rand(count, 1, side, side) ** 4, 3, 1, 1)
+
+
+def create(text, model=None, prob=1.0, mask=None):
+    truth = Truth()
+    truth.mask = torch.ones(4, 1, 24, 24) if mask is None else mask
+    return Arm.parse(text).create(5, prob, model, lambda: model, truth)
+
+
+@pytest.mark.parametrize(
+    ("share", "low", "high"), [((0.25,), 0.17, 0.35), ((0.06, 0.5), 0.055, 0.51), ((1.0,), 0.69, 1)]
+)
+def test_objects_take_their_share_of_the_frame(share, low, high):
+    digits = torch.randint(0, 256, (300, 3, 8, 8), dtype=torch.uint8)
+    framed, mask = place(digits, share, 48, torch.Generator().manual_seed(0))
+    assert framed.shape == (300, 3, 48, 48) and mask.shape == (300, 1, 48, 48) and framed.dtype == torch.uint8
+    covered = mask.float().mean((1, 2, 3))
+    assert covered.min() >= low and covered.max() <= high and covered.std() > 0.02
+    if share == (0.25,):
+        assert covered.mean().item() == pytest.approx(0.252, abs=0.01)
+    rows, columns = mask[:, 0].amax(2), mask[:, 0].amax(1)
+    assert torch.equal(rows.sum(1) * columns.sum(1), mask.long().sum((1, 2, 3)).to(rows.sum(1).dtype)), "no rectangle"
+    assert len({tuple(row.tolist()) for row in rows}) > 30, "objects stand at few places"
+
+
+def test_the_object_stands_where_its_mask_says_and_nowhere_else():
+    """White images with one grey corner: inside the mask the image itself, outside nothing of its shape."""
+    images = torch.full((40, 3, 16, 16), 255, dtype=torch.uint8)
+    images[:, :, :8, :8] = 100
+    framed, mask = place(images, (0.25,), 32, torch.Generator().manual_seed(1))
+    for image, where in zip(framed, mask[:, 0].bool(), strict=True):
+        y, x = where.nonzero().unbind(1)
+        shown = image[:, y.min() : y.max() + 1, x.min() : x.max() + 1].float()
+        half = shown.shape[1] // 2
+        assert (shown[:, : half - 2, : half - 2] == 100).all() and (shown[:, half + 2 :] == 255).all()
+    _, again = place(images, (0.25,), 32, torch.Generator().manual_seed(1))
+    assert torch.equal(mask, again), "the same seed places differently"
+
+
+def test_backgrounds_have_the_colours_and_the_sharpness_of_another_image_and_no_shape():
+    wave = 128 + 60 * torch.sin(torch.arange(32) * 2 * np.pi * 4 / 32)
+    images = torch.stack([wave, wave, wave + 40]).round().byte()[:, None].expand(50, 3, 32, 32).clone()
+    framed, mask = place(images, (0.25,), 64, torch.Generator().manual_seed(0))
+    texture = framed.float() * (1 - mask)
+    outside = (1 - mask).sum((0, 2, 3))
+    assert (texture.sum((0, 2, 3)) / outside).tolist() == pytest.approx([128, 128, 168], abs=15)
+    along_x, along_y = ((framed.float().diff(dim=dim).abs()).mean() for dim in (3, 2))
+    assert along_x > 3 * along_y, "a wave along x is none along y"
+    first = framed[:, 0, 0].float()
+    assert torch.corrcoef(first).fill_diagonal_(0).mean().abs() < 0.2, "phases are not random"
+    photograph = torch.randint(0, 256, (60, 3, 32, 32), dtype=torch.uint8)
+    for share in (0.06, 0.25):
+        framed, mask = place(photograph, (share,), 48, torch.Generator().manual_seed(0))
+        inside = mask[..., 1:] * mask[..., :-1]
+        edges = framed.float().diff(dim=3).abs().mean(1, keepdim=True)
+        sharpness = [(edges * where).sum() / where.sum() for where in (inside, 1 - mask[..., 1:])]
+        assert sharpness[0] == pytest.approx(sharpness[1], rel=0.25), "an object is sharper than its background"
+
+
+def test_an_arm_is_a_name_and_settings():
+    arm = Arm.parse("gradient+cutmix,lam_max=1,grid=16,label=saliency,prob=.8")
+    assert arm.settings == {"lam_max": 1.0, "grid": 16, "label": "saliency", "prob": 0.8} and arm.source == "gradient"
+    names = (
+        "none",
+        "mixup+cutmix",
+        "mixup,label=halfway",
+        "flat+cutmix",
+        "puzzlemix",
+        "cutmix,label=saliency,map=oracle",
+    )
+    assert [Arm.parse(name).source for name in names] == [None, None, None, "flat", "gradient", "oracle"]
+    texts = ("gradient", "activation,aux_epochs=5", "gradient+mixup,aux_mix=cutmix", "oracle", "mixup")
+    assert [Arm.parse(text).auxiliary for text in texts] == [("none", None), ("none", 5), ("cutmix", None), None, None]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sage", "an arm must be one of none, mixup"),
+        ("mixup,lam_max=1", "mixup must have settings out of prob, alpha, epochs, label, map"),
+        ("none,epochs=1,epochs=2", "each once, got 'epochs'"),
+        ("none,epochs=0", "`epochs` must be at least 1, got 0"),
+        ("mixup,prob=7", "`prob` must lie in [0, 1], got 7.0"),
+        ("mixup,alpha=0", "`alpha` must lie in (0, 1e+06], got 0.0"),
+        ("none,prob=1", "none must have settings out of epochs, each once, got 'prob'"),
+        ("gradient,grid=wide", "grid must be a number (int), got 'wide'"),
+        ("gradient,label=all", "label must be one of mask, saliency, halfway, got 'all'"),
+        ("cutmix,label=saliency,map=any", "map must be one of gradient, feature, activation"),
+        ("gradient,aux_mix=sage", "aux_mix must be one of none, mixup, cutmix, mixup+cutmix, got 'sage'"),
+        ("gradient+mixup,share=2", "`share` must lie in (0, 1], got 2.0"),
+        ("mixup,map=oracle", "mixup must have label=saliency to look at maps"),
+        ("gradient,floor=-1", "`floor` must lie in [0, 100], got -1.0"),
+        ("flat,aux_epochs=3", "each once, got 'aux_epochs'"),
+        ("oracle", "oracle must know where the objects are; set --object-share"),
+        ("gradient,lam_max=2", "`lam_max` must lie in (0, 1], got 2.0"),
+    ],
+)
+def test_unfit_arms_are_refused_before_anything_is_trained(text, message, image_folder, monkeypatch):
+    monkeypatch.setattr(study.Study, "run", lambda *a: pytest.fail("trained"))
+    with pytest.raises(SystemExit) as caught:
+        study.main(arguments(image_folder, "--arms", "none", text))
+    assert str(caught.value).startswith("error: ") and message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_arm_mixes(name, tiny_model):
+    mix = create(name, tiny_model)
+    if name == "none":
+        assert mix is None
+        return
+    images, target = torch.randn(4, 3, 24, 24), torch.arange(4)
+    mixed, soft = mix(images.clone(), target)
+    assert mixed.shape == images.shape and not torch.equal(mixed, images)
+    assert soft.shape == (4, 5) and torch.allclose(soft.sum(1), torch.ones(4))
+
+
+def test_every_setting_reaches_what_mixes(tiny_model):
+    text = "gradient+cutmix,prob=.3,alpha=.7,blur=.1,power=2,grid=5,floor=.4,lam_max=.9,search_fraction=.2,share=.6"
+    mix = create(text + ",label=halfway", tiny_model)
+    assert (mix.mix_prob, mix.mixup_alpha, mix.cutmix_alpha, mix.num_classes) == (0.3, 0.7, 0.7, 5)
+    assert (mix.saliency.blur, mix.saliency.power, mix.saliency.grid, mix.saliency.floor) == (0.1, 2, 5, 0.4)
+    assert mix.method == Labelled(create_method("sage", lam_max=0.9, search_fraction=0.2), "halfway")
+    for name in ("oracle", "spectral", "self", "puzzlemix"):
+        mix = create(name + ",prob=.3,alpha=.7,blur=.1,power=2,grid=5,floor=.4", tiny_model)
+        assert (mix.saliency.blur, mix.saliency.power, mix.saliency.grid, mix.saliency.floor) == (0.1, 2, 5, 0.4), name
+        assert (mix.mix_prob, mix.mixup_alpha) == (0.3, 0.7), name
+    mix = create("mixup+cutmix,alpha=.7", prob=0.4)
+    assert (mix.mix_prob, mix.mixup_alpha, mix.cutmix_alpha, mix.label_smoothing) == (0.4, 0.7, 0.7, 0)
+    mix = create("mixup+cutmix,alpha=.7,label=saliency,map=oracle,grid=3", prob=0.4)
+    assert (mix.mixer.mix_prob, mix.mixer.mixup_alpha, mix.mixer.cutmix_alpha, mix.label, mix.source.grid) == (
+        0.4,
+        0.7,
+        0.7,
+        "saliency",
+        3,
+    )
+    mix = create("cutmix,label=halfway", prob=0.4)
+    assert (mix.mixer.mixup_alpha, mix.mixer.cutmix_alpha, mix.label) == (0, 1, "halfway")
+    assert create("puzzlemix,map=flat").saliency.kind == "flat"
+
+
+@pytest.mark.parametrize(
+    ("name", "shares"),
+    [
+        ("flat+mixup", [0.5, 0.5, 0]),
+        ("flat+mixup+cutmix", [1 / 3, 1 / 3, 1 / 3]),
+        ("flat+cutmix,share=0.8", [0.8, 0, 0.2]),
+        ("flat+mixup+cutmix,share=0.5", [0.5, 0.25, 0.25]),
+        ("flat+mixup,share=0.3", [0.3, 0.7, 0]),
+        ("flat", [1, 0, 0]),
+    ],
+)
+def test_sage_takes_turns_by_its_share(name, shares, monkeypatch):
+    """SAGE's ratio is at most lam_max, CutMix's mask is 0 or 1, Mixup's is even; a flat map's too."""
+    mix, calls = create(name), []
+    plan = Labelled.__call__
+    monkeypatch.setattr(Labelled, "__call__", lambda self, batch: calls.append(1) or plan(self, batch))
+    images, count = torch.randn(2, 3, 24, 24), {"sage": 0, "mixup": 0, "cutmix": 0}
+    for _ in range(1500):
+        calls.clear()
+        mask = mix.plan(images, torch.tensor([0, 1])).mask[:, 0]
+        count["sage" if calls else "cutmix" if ((mask == 0) | (mask == 1)).all() else "mixup"] += 1
+    assert [value / 1500 for value in count.values()] == pytest.approx(shares, abs=0.04)
+
+
+def test_every_flag_reaches_the_training(image_folder, monkeypatch):
+    trained, rates, sgd = [], [], torch.optim.SGD
+    flags = ["--model", "resnet18", "--epochs", 9, "--auxiliary-epochs", 7, "--prob", 0.3, "--lr", 0.02]
+    made = study.Study(study.parse(arguments(image_folder, *flags)))
+    monkeypatch.setattr(torch.optim, "SGD", lambda weights, lr, **k: rates.append(lr) or sgd(weights, lr, **k))
+    made.train(made.create_model("narrow"), 1, 0)
+    assert rates == [0.02]
+
+    def recorded(model, epochs, seed, mix=None, report=None):
+        trained.append((model.num_features, epochs, getattr(mix, "mix_prob", None)))
+        return 1.0, [[1, 1.0, {"accuracy": 50.0, "nll": 1.0, "ece": 3.0}]]
+
+    monkeypatch.setattr(made, "train", recorded)
+    for arm in ("none", "gradient", "gradient,prob=.6,epochs=4", "gradient,aux_mix=cutmix,aux_epochs=2"):
+        made.run(arm, 0)
+    assert trained[:4] == [(512, 9, None), (128, 7, None), (512, 9, 0.3), (512, 4, 0.6)]
+    assert trained[4:] == [(128, 2, 0.5), (512, 9, 0.3)]
+
+
+def test_a_flat_map_that_stays_in_place_is_timms_mixup():
+    images, target = torch.randn(6, 3, 16, 20), torch.arange(6) % 5
+    ours = create("flat,lam_max=1,search_fraction=1e-9")
+    theirs = Mixup(1.0, num_classes=5, label_smoothing=0.0)
+    np.random.seed(3)
+    mixed, soft = ours(images, target)
+    np.random.seed(3)
+    expected, expected_soft = theirs(images.clone(), target)
+    assert torch.allclose(mixed, expected, atol=1e-5) and torch.allclose(soft, expected_soft, atol=1e-6)
+
+
+def test_controls_know_the_truth_another_images_truth_or_nothing():
+    truth, images = Truth(), torch.randn(3, 3, 16, 24)
+    truth.mask = torch.zeros(3, 1, 16, 24)
+    for i in range(3):
+        truth.mask[i, :, 4 * i : 4 * i + 4, :6] = 1
+    oracle, shuffled, flat = (Control(kind, truth)(images, None) for kind in ("oracle", "shuffled", "flat"))
+    assert torch.equal(oracle, truth.mask) and torch.equal(shuffled, truth.mask[[2, 0, 1]]) and (flat == 1).all()
+
+
+def test_quality_of_a_map_is_that_of_where_its_mass_lies():
+    mask = torch.zeros(2, 1, 16, 16)
+    mask[:, :, :8, :8] = 1
+    assert map_quality(mask, mask) == {"on_object": 1, "pointing": 1, "half_mass": 0.125}
+    assert map_quality(1 - mask, mask) == {"on_object": 0, "pointing": 0, "half_mass": 0.375}
+    assert map_quality(torch.ones(2, 1, 4, 4), mask)["on_object"] == 0.25
+    peak = torch.zeros(2, 1, 4, 4)
+    peak[0, 0, 3, 3] = peak[1, 0, 0, 0] = 2
+    assert map_quality(peak, mask) == {"on_object": 0.5, "pointing": 0.5, "half_mass": 0.062}
+
+
+def test_labels_by_saliency_weigh_what_is_seen_of_each_object():
+    """Two objects side by side, a mask that hides half of the partner's."""
+    saliency = torch.zeros(2, 1, 8, 8)
+    saliency[0, :, 2:4, :4] = saliency[1, :, 2:4, 4:] = 5
+    mask = torch.ones(2, 1, 8, 8)
+    mask[0, :, :, 6:] = mask[1, :, :, :2] = 0
+    plan = MixPlan.of_pairs(torch.tensor([1, 0]), mask, torch.tensor([0.75, 0.75]))
+    assert torch.allclose(relabelled(plan, saliency, "saliency").lam, torch.tensor([[2 / 3, 1 / 3]] * 2))
+    assert torch.allclose(relabelled(plan, saliency, "halfway").lam, torch.tensor([[0.625, 0.375]] * 2))
+    assert relabelled(plan, saliency, "mask") is plan
+    hidden = MixPlan.of_pairs(torch.tensor([1, 0]), torch.zeros(2, 1, 8, 8), torch.tensor([0.3, 0.3]))
+    hidden.mask[:] = 0
+    assert torch.equal(relabelled(hidden, saliency, "saliency").lam, hidden.lam), "nothing seen: the area decides"
+
+
+@pytest.mark.parametrize("name", ["cutmix", "oracle", "mixup+cutmix"])
+def test_labels_reach_the_targets_and_leave_the_images(name):
+    images, target, mask = torch.randn(4, 3, 24, 24), torch.arange(4), torch.zeros(4, 1, 24, 24)
+    for i in range(4):
+        mask[i, :, i : i + 9, 2 * i : 2 * i + 9] = 1
+    of_map = "" if name == "oracle" else ",map=oracle"
+    results = []
+    for label in ("mask", f"saliency{of_map}", "halfway"):
+        np.random.seed(2)
+        results.append(create(f"{name},label={label}", mask=mask)(images.clone(), target))
+    (plain, lam), (by_saliency, seen), (halfway, half) = results
+    assert torch.allclose(plain, by_saliency, atol=1e-6) and torch.allclose(plain, halfway, atol=1e-6)
+    assert not torch.allclose(lam, seen, atol=0.01)
+    even = torch.zeros(4, 5)
+    even[[0, 1, 2, 3, 0, 1, 2, 3], [0, 1, 2, 3, 3, 2, 1, 0]] = 0.5
+    assert torch.allclose(half, (lam + even) / 2, atol=1e-6)
+
+
+def test_a_study_runs_resumes_and_draws(image_folder, tmp_path, capsys, monkeypatch):
+    file, picture = tmp_path / "runs.jsonl", tmp_path / "plot.png"
+    arms = ["none", "mixup", "gradient,grid=8", "self", "none,epochs=3"]
+    study.main(arguments(image_folder, "--arms", *arms, "--seeds", 0, 1, "--json", file))
+    runs = report.read(file)
+    assert [(run["seed"], run["arm"]) for run in runs] == list(itertools.product((0, 1), arms))
+    for run in runs:
+        assert run["seconds"] > 0 and min(run[key] for key in ("accuracy", "nll", "ece", "blurred", "noisy")) >= 0
+        assert (run["auxiliary_seconds"] > 0) == (run["arm"] == "gradient,grid=8")
+        assert ("mask_sd" in run) == (run["arm"] in ("gradient,grid=8", "self"))
+    out = capsys.readouterr().out
+    assert "24 training and 6 test images of 3 classes" in out and out.count("auxiliary model, seed") == 2
+    assert "gradient,grid=8, seed 1: epoch 2/2" in out
+
+    monkeypatch.setattr(study.Study, "run", lambda *a: pytest.fail("a run that is done was repeated"))
+    study.main(arguments(image_folder, "--arms", *arms, "--seeds", 0, 1, "--json", file, "--plot", picture))
+    assert report.table(runs) in capsys.readouterr().out and picture.stat().st_size > 5000
+    report.main([str(file), "--against", "none", "--plot", str(picture)])
+    out = capsys.readouterr().out
+    assert "model narrow, epochs 2" in out and report.table(runs, "none") in out
+    monkeypatch.undo()
+    study.main(arguments(image_folder, "--arms", "none", "--seeds", 0, "--lr", 0.05, "--json", file))
+    assert len(report.read(file)) == len(runs) + 1, "another recipe is another run"
+
+
+def test_an_interrupted_study_prints_what_it_has(image_folder, tmp_path, capsys, monkeypatch):
+    file, run = tmp_path / "runs.jsonl", study.Study.run
+
+    def interrupted(self, arm, seed):
+        if seed == 1:
+            raise KeyboardInterrupt
+        return run(self, arm, seed)
+
+    monkeypatch.setattr(study.Study, "run", interrupted)
+    with pytest.raises(SystemExit, match="interrupted; the same command goes on"):
+        study.main(arguments(image_folder, "--arms", "none", "--seeds", 0, 1, "--json", file))
+    assert "| none | 1 |" in capsys.readouterr().out and len(report.read(file)) == 1
+
+
+def test_runs_are_equal_but_for_the_mixing(image_folder, monkeypatch):
+    """Same seed: same weights at the start, same images in the same order, whatever the arm draws."""
+    seen, create, augmented = [], study.Study.create_model, study.Study.augmented
+
+    def recorded_create(self, name):
+        model = create(self, name)
+        seen.append(torch.cat([p.flatten() for p in model.parameters()]))
+        return model
+
+    def recorded_augmented(self, images, generator):
+        seen.append(augmented(self, images, generator))
+        return seen[-1].clone()
+
+    monkeypatch.setattr(study.Study, "create_model", recorded_create)
+    monkeypatch.setattr(study.Study, "augmented", recorded_augmented)
+    lesson, records = None, []
+    options = study.parse(arguments(image_folder))
+    for arm, seed in (("none", 0), ("mixup", 0), ("flat", 0), ("none", 0), ("none", 1)):
+        seen.clear()
+        records.append(study.Study(options).run(arm, seed))
+        lesson = lesson or list(seen)
+        same = all(torch.equal(a, b) for a, b in zip(seen, lesson, strict=True))
+        assert same == (seed == 0), arm
+    assert records[0]["accuracy"] == records[3]["accuracy"]
+
+
+def test_the_time_of_the_auxiliary_model_counts_where_it_is_used(image_folder):
+    made = study.Study(study.parse(arguments(image_folder)))
+    made.auxiliaries[0, "none", 1] = made.create_model("narrow"), 100.0
+    for arm, extra in (("gradient", 100), ("activation+cutmix", 100), ("self", 0), ("flat", 0), ("mixup", 0)):
+        record = made.run(arm, 0)
+        assert extra < record["seconds"] < extra + 50 and record["auxiliary_seconds"] == extra
+    labelled = made.run("cutmix,label=saliency", 0)
+    assert labelled["auxiliary_seconds"] == 100
+
+
+def test_auxiliary_models_are_kept_and_taken_back(image_folder, tmp_path, monkeypatch):
+    made = study.Study(study.parse(arguments(image_folder, "--cache", tmp_path / "kept")))
+    model, seconds = made.auxiliary(0, "cutmix", 1)
+    made.auxiliary(0)
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+    again = study.Study(
+        study.parse(arguments(image_folder, "--cache", tmp_path / "kept", "--epochs", 7, "--prob", 0.1))
+    )
+    monkeypatch.setattr(again, "train", lambda *a, **k: pytest.fail("trained again"))
+    other, same = again.auxiliary(0, "cutmix", 1)
+    assert same == seconds and all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True)
+    )
+    with pytest.raises(pytest.fail.Exception):
+        again.auxiliary(1, "cutmix", 1)
+
+
+def test_calibration_and_robustness_are_those_of_the_test_images(image_folder, monkeypatch):
+    """A model that is 80 % sure of class 0, right on 2 of 6 images, and one that sees how even the pixels are."""
+    made = study.Study(study.parse(arguments(image_folder)))
+
+    class Sure(torch.nn.Module):
+        def forward(self, images):
+            return torch.tensor([[0.8, 0.1, 0.1]]).log().expand(len(images), 3)
+
+    tested = made.test(Sure())
+    assert tested["accuracy"] == pytest.approx(100 / 3, abs=0.01) and tested["ece"] == pytest.approx(
+        100 * (0.8 - 1 / 3), abs=0.2
+    )
+    assert tested["nll"] == pytest.approx(-(np.log(0.8) + 2 * np.log(0.1)) / 3, abs=0.01)
+    spreads = []
+
+    class Spread(Sure):
+        def forward(self, images):
+            spreads.append((images[:, :, 1:] - images[:, :, :-1]).abs().mean().item())
+            return super().forward(images)
+
+    made.test(Spread())
+    made.robustness(Spread())
+    made.robustness(Spread())
+    plain, blurred, noisy, *again = spreads
+    assert blurred < 0.8 * plain and noisy > 1.2 * plain and again == [blurred, noisy]
+
+
+def test_masks_are_cropped_and_flipped_with_the_images(image_folder):
+    """White objects on black: the mask that the oracle gets is where the image is white."""
+    made = study.Study(study.parse(arguments(image_folder, *SMALL)))
+    assert made.recipe["object_share"] == [0.25] and made.images.shape[-2:] == (32, 32)
+    made.images = (255 * made.mask).expand(-1, 3, -1, -1)
+    index = torch.arange(24)
+    images = made.batch(index, torch.Generator().manual_seed(0))
+    assert torch.equal(images[:, :1] > images.mean(), made.truth.mask > 0)
+    assert not torch.equal(made.truth.mask, made.mask.float())
+    oracle = Arm.parse("oracle").create(3, 1.0, None, None, made.truth)
+    assert oracle.saliency(images, None)[0].sum() == made.truth.mask[0].sum()
+
+
+def test_parts_and_held_out_images_do_not_overlap(image_folder):
+    def images(*more):
+        made = study.Study(study.parse(arguments(image_folder, "--batch-size", 2, *more)))
+        return [{image.numpy().tobytes() for image in part} for part in (made.images, made.test_images)]
+
+    first, held_out = images("--train-images", 9, "--held-out", 6)
+    second, same = images("--train-images", 9, "--part", 1, "--held-out", 6)
+    whole, test = images()
+    assert (len(first), len(second), len(held_out), len(whole), len(test)) == (9, 9, 6, 24, 6)
+    assert held_out == same and first | second | held_out == whole and not test & whole
+    with pytest.raises(
+        SystemExit, match=r"must fit into the training images, got 0 left where 9 are needed, .*; ask for less"
+    ):
+        images("--train-images", 9, "--part", 2, "--held-out", 6)
+
+
+def test_augmentation_crops_and_flips(image_folder):
+    made = study.Study(study.parse(arguments(image_folder)))
+    y, x = torch.meshgrid(torch.arange(1.0, 25), torch.arange(1.0, 25), indexing="ij")
+    images = torch.stack([y, x, y * 100 + x]).expand(64, -1, -1, -1)
+    augmented = made.augmented(images, torch.Generator().manual_seed(0))
+    assert augmented.shape == images.shape
+    flipped, offsets = 0, set()
+    for rows, columns, both in augmented:
+        assert torch.equal(torch.where(rows * columns > 0, rows * 100 + columns, 0), both)
+        row, line = rows[:, 12], columns[12]
+        flipped += (line[11] > line[12]).item()
+        offsets.add((row[12] - 13).item())
+    assert 16 < flipped < 48 and offsets == set(range(-4, 5))
+
+
+def test_look_measures_maps_and_plans_and_trains_no_arm(image_folder, capsys, monkeypatch):
+    monkeypatch.setattr(study.Study, "run", lambda *a: pytest.fail("trained"))
+    study.main(
+        arguments(image_folder, *SMALL, "--look", "--arms", "mixup", "flat", "oracle", "oracle+mixup", "puzzlemix")
+    )
+    lines = dict(line.split(" ", 1) for line in capsys.readouterr().out.splitlines()[2:])
+    looks = {arm: json.loads(look.replace("'", '"')) for arm, look in lines.items()}
+    assert looks["mixup"] == {} and looks["puzzlemix"].keys() == {"on_object", "pointing", "half_mass"}
+    flat, oracle = looks["flat"], looks["oracle"]
+    assert (flat["mask_sd"], flat["moved"], flat["retained"], flat["objects"]) == (0, 0, 1, 1)
+    assert flat["on_object"] == pytest.approx(0.25, abs=0.05) and flat["half_mass"] == 0.5
+    assert oracle["on_object"] == oracle["pointing"] == 1 and oracle["objects"] == oracle["retained"] > 1.5
+    assert oracle["moved"] > 50 and 10 < oracle["distance"] < 100 and oracle["mask_sd"] > 0.2
+    assert looks["oracle+mixup"] == oracle
+    study.main(arguments(image_folder, "--look", "--arms", "flat"))
+    assert "on_object" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--epochs", 0], "argument --epochs: must lie in [1, inf], got 0"),
+        (["--lr", "nan"], "argument --lr: must lie in"),
+        (["--prob", 2], "argument --prob: must lie in [0, 1], got 2"),
+        (["--batch-size", 7], "--batch-size must be even, got 7"),
+        (["--seeds", -1], "argument --seeds: must lie in"),
+        (["--part", 1], "--part 1 needs --train-images"),
+        (["--object-share", 2], "argument --object-share: must lie in [0.001, 1], got 2"),
+        (["--object-share", 0.5, 0.1], "--object-share must be one share or a lower and an upper one, got [0.5, 0.1]"),
+        (["--against", "typo"], "--against must be one of the --arms, got typo"),
+        (["--held-out", 24], "must fit into the training images, got 0 left"),
+        (["--train-split", "nowhere"], "--data-dir must hold both splits"),
+        (["--device", "nothing"], "error: "),
+        (["--json", "no/such/folder/runs.jsonl"], "no/such/folder/runs.jsonl"),
+        (["--plot", "no/such/folder/plot.png"], "no/such/folder/plot.png"),
+    ],
+)
+def test_unfit_flags_are_refused_before_anything_is_trained(flags, message, image_folder, monkeypatch, capsys):
+    monkeypatch.setattr(study.Study, "run", lambda *a: pytest.fail("trained"))
+    with pytest.raises(SystemExit) as caught:
+        study.main(arguments(image_folder, *flags))
+    text = str(caught.value.code) if caught.value.code != 2 else capsys.readouterr().err.splitlines()[-1]
+    assert message in text and "\n" not in text
+
+
+def test_splits_that_do_not_belong_together_are_refused(image_folder, tmp_path):
+    shutil.copytree(image_folder, tmp_path / "odd")
+    shutil.move(tmp_path / "odd" / "validation" / "class2", tmp_path / "odd" / "validation" / "class9")
+    with pytest.raises(SystemExit, match="the same classes, got class2, class9 in one alone"):
+        study.main(arguments(tmp_path / "odd"))
+    shutil.copytree(image_folder, tmp_path / "sizes")
+    for path in (tmp_path / "sizes" / "validation").rglob("*.png"):
+        Image.open(path).resize((20, 24)).save(path)
+    with pytest.raises(SystemExit, match="the images must be of one size, got another in the test split"):
+        study.main(arguments(tmp_path / "sizes"))
+
+
+def test_no_run_is_lost_or_taken_for_another(image_folder, tmp_path, capsys, monkeypatch):
+    """A damaged file, an arm that fails, a repeated arm or seed, another split."""
+    file = tmp_path / "runs.jsonl"
+    ask = arguments(image_folder, "--arms", "none", "none", "--seeds", 0, 0, "--json", file)
+    study.main(ask)
+    assert len(report.read(file)) == 1
+    file.write_text(file.read_text() + '[1]\n{"arm": "no')
+    run = study.Study.run
+    monkeypatch.setattr(study.Study, "run", lambda self, arm, seed: run(self, arm, seed) if arm == "none" else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        study.main(arguments(image_folder, "--arms", "none", "mixup", "--seeds", 0, 1, "--json", file))
+    out, err = capsys.readouterr()
+    assert err.count("is no run of the study and is left out") == 2 and "| none | 1 |" in out
+    study.main(arguments(image_folder, "--arms", "none", "--seeds", 0, 1, "--json", file))
+    assert [run["seed"] for run in report.read(file)] == [0, 1]
+    assert "| none | 2 |" in capsys.readouterr().out
+    study.main([*ask, "--test-split", "train"])
+    assert len(report.read(file)) == 3
+
+
+def record(arm, seed, accuracy, share=None, **more):
+    return {"arm": arm, "seed": seed, "accuracy": accuracy, "seconds": 10.0, "recipe": {"object_share": share}} | more
+
+
+def test_the_table_compares_by_seed_with_the_best_baseline():
+    runs = [record("mixup", seed, value) for seed, value in enumerate((60.0, 64.0, 62.0))]
+    runs += [record("none", seed, value) for seed, value in enumerate((61.0, 63.5, 61.0))]
+    runs += [record("gradient", seed, value, on_object=0.5) for seed, value in enumerate((62.0, 65.5, 64.1))]
+    runs += [record("flat", 0, 99.0), record("cutmix", 1, 70.0)]
+    accuracies, measures = report.table(runs).split("\n\n")
+    assert accuracies.splitlines() == [
+        "| arm | seeds | accuracy % ± sd | against mixup ± s.e. | against none ± s.e. | against cutmix ± s.e. |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| flat | 1 | 99.00 | +39.00 on 1 | +38.00 on 1 |  |",
+        "| cutmix | 1 | 70.00 | +6.00 on 1 | +6.50 on 1 |  |",
+        "| gradient | 3 | 63.87 ± 1.76 | **+1.87 ± 0.19** | **+2.03 ± 0.61** | -4.50 on 1 |",
+        "| mixup | 3 | 62.00 ± 2.00 |  | +0.17 ± 0.60 | -6.00 on 1 |",
+        "| none | 3 | 61.83 ± 1.44 | -0.17 ± 0.60 |  | -6.50 on 1 |",
+    ]
+    assert measures.splitlines()[0] == "| arm | accuracy % | seconds | mass on object |"
+    assert "| gradient | 63.87 | 10 | 0.5 |" in measures and "| mixup | 62 | 10 |  |" in measures
+    assert "against cutmix" in report.table(runs, "cutmix").split("|")[4]
+
+
+def test_gains_are_over_the_best_baseline_of_the_same_share(tmp_path):
+    recipes = {}
+    for share, gain in ((0.06, 4.0), (0.25, 2.0), (None, 0.0)):
+        runs = recipes[str(share)] = []
+        for seed in range(3):
+            runs += [
+                record("mixup", seed, 50.0 + seed, share and [share]),
+                record("none", seed, 40.0, share and [share]),
+            ]
+            runs.append(record("oracle", seed, 50.0 + gain + 2 * seed, share and [share], on_object=1.0))
+            quality = {"on_object": 0.2 + gain / 10, "objects": 2 - gain / 10}
+            runs.append(record("gradient", seed, 50.0 + gain / 2 + seed, share and [share], **quality))
+    points = report.gains(recipes)
+    oracle = [(point["share"], point["gain"]) for point in points if point["arm"] == "oracle"]
+    assert oracle == [(6, 5), (25, 3), (100, 1)] and points[0]["error"] == pytest.approx(3**-0.5)
+    known = [point for point in points if point["arm"] == "gradient"]
+    text = report.correlations(known)
+    assert "| on_object | 3 | +1.00 | +1.00 |" in text and "| objects | 3 | -1.00 | -1.00 |" in text
+    report.plot_gains(points, ["oracle", "gradient"], tmp_path / "gains.png")
+    assert (tmp_path / "gains.png").stat().st_size > 5000
+    assert report.ranks((3.0, 1.0, 3.0)) == [2, 0.5, 2]

@@ -1,0 +1,339 @@
+"""What every surface promises with every method; methods come from the registry, so a new one is covered at once.
+
+Three surfaces: timm's, torchvision's, and one written here, as a user would write it.
+"""
+
+import copy
+import multiprocessing
+import os
+import pickle
+import random
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference
+import torch
+from batches import bump, seeded
+from torch._dynamo.testing import CompileCounter
+
+from sage_timm import MixPlan, SageMix, create_mixup
+from sage_timm.methods import METHODS, create_method
+from sage_timm.planner import Planner
+from sage_timm.rng import eager
+
+CLASSES = 7
+
+
+class MixDicts:
+    """Mix samples {"image": [B, C, H, W], "label": [B]}; partners and ratios, one per image, from torch's generator."""
+
+    def __init__(self, method, num_classes, saliency=None, alpha=1.0):
+        self.planner = Planner(create_method(method), saliency, num_classes, name="label")
+        self.alpha = alpha
+
+    @eager
+    def __call__(self, sample):
+        images = sample["image"]
+        weights = self.planner.class_weights(sample["label"], len(images), images.device)
+        self.planner.warn_if_alone(images)
+        if len(images) == 1:
+            return {**sample, "label": weights}
+        partner = torch.randperm(len(images)).to(images.device)
+        lam = torch.distributions.Beta(*torch.full((2, 1), self.alpha, dtype=torch.float32)).sample((len(images),))
+        plan = self.planner.plan(images, weights, partner, lam[:, 0].to(images.device), self.alpha)
+        return {**sample, "image": plan.mix_images(images), "label": plan.mix_target(weights)}
+
+
+@dataclass(frozen=True)
+class Surface:
+    """How a surface is made and called, and which global generators it may draw from."""
+
+    create: Callable
+    call: Callable
+    draws: frozenset
+
+
+def in_dict(mix, images, labels):
+    sample = mix({"image": images, "label": labels, "name": "kept"})
+    assert sample.pop("name") == "kept"
+    return sample["image"], sample["label"]
+
+
+SURFACES = {
+    "timm": Surface(
+        lambda method, saliency: create_mixup(
+            method, mode="elem", num_classes=CLASSES, label_smoothing=0.0, saliency=saliency
+        ),
+        lambda mix, images, labels: mix(images, labels),
+        frozenset({"numpy", "torch"}),
+    ),
+    "timm, with CutMix's share": Surface(
+        lambda method, saliency: create_mixup(
+            method,
+            mode="elem",
+            prob=0.8,
+            cutmix_alpha=1.0,
+            num_classes=CLASSES,
+            label_smoothing=0.0,
+            saliency=saliency,
+        ),
+        lambda mix, images, labels: mix(images, labels),
+        frozenset({"numpy", "torch"}),
+    ),
+    "torchvision": Surface(
+        lambda method, saliency: SageMix(method=method, num_classes=CLASSES, saliency=saliency),
+        lambda mix, images, labels: mix(images, labels),
+        frozenset({"torch"}),
+    ),
+    "dict": Surface(
+        lambda method, saliency: MixDicts(method, CLASSES, saliency),
+        in_dict,
+        frozenset({"torch"}),
+    ),
+}
+
+
+@pytest.fixture(params=SURFACES)
+def surface(request):
+    return SURFACES[request.param]
+
+
+@pytest.fixture
+def applied(monkeypatch):
+    """The plans that are applied to images, in order."""
+    plans, mix_images = [], MixPlan.mix_images
+    monkeypatch.setattr(MixPlan, "mix_images", lambda plan, x: plans.append(plan) or mix_images(plan, x))
+    return plans
+
+
+def make_batch(count=6, height=12, width=18):
+    return torch.randn(count, 3, height, width), torch.arange(count) % CLASSES
+
+
+def fixed_maps(count, height=6, width=9):
+    maps = torch.rand(count, 1, height, width) ** 4
+    return lambda images, weights: maps
+
+
+def bits(tensor):
+    return tensor.detach().contiguous().flatten().view(torch.uint8).clone()
+
+
+def same(a, b):
+    return all(x.dtype == y.dtype and torch.equal(bits(x), bits(y)) for x, y in zip(a, b, strict=True))
+
+
+def with_seed(seed, surface, mix, *batch):
+    seeded(seed)
+    random.seed(seed)
+    return surface.call(mix, *batch)
+
+
+def check_plan(plan, images):
+    count, size = len(images), images.shape[-2:]
+    assert plan.source.dtype == torch.int64 and plan.mask.dtype == plan.lam.dtype == torch.float32
+    assert plan.source.shape == plan.lam.shape == plan.mask.shape[:2] and plan.mask.shape[2:] == size
+    assert plan.mask.min() >= 0 and torch.allclose(plan.mask.sum(1), torch.ones(count, *size), atol=1e-6)
+    assert torch.allclose(plan.lam, plan.mask.mean((2, 3)), atol=1e-6), "label weight is the mean of the mask"
+    kept = plan.retained(torch.rand(count, 1, 4, 5))
+    assert kept.min() >= 0 and kept.max() <= 1 + 1e-4
+
+
+every_method = pytest.mark.parametrize("method", METHODS)
+
+
+@every_method
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("count", [6, 5])
+def test_the_plan_is_applied_and_nothing_else_changes(surface, method, count, dtype, layout, applied):
+    """Images and class weights are the plan's sums, computed apart in float64; the input stays as it was."""
+    images, labels = make_batch(count)
+    images = images.to(dtype).contiguous(memory_format=layout)
+    before, versions = (images.clone(), labels.clone()), (images._version, labels._version)
+    mixed, weights = surface.call(surface.create(method, bump), images, labels)
+    assert same((images, labels), before) and (images._version, labels._version) == versions
+    assert mixed.dtype == dtype and mixed.shape == images.shape and mixed.is_contiguous(memory_format=layout)
+    assert weights.dtype == torch.float32 and weights.shape == (count, CLASSES)
+    assert (weights.sum(1) - 1).abs().max() < 1e-6
+
+    (plan,) = applied
+    check_plan(plan, images)
+    expected = torch.from_numpy(reference.mix_images(images, plan))
+    slack = float(torch.finfo(dtype).eps) if dtype in (torch.float16, torch.bfloat16) else 2e-6
+    assert (mixed.double() - expected).abs().max() <= slack * images.double().abs().max()
+    assert np.abs(weights.double().numpy() - reference.mix_target(torch.eye(CLASSES)[labels], plan)).max() < 1e-6
+    assert not torch.equal(mixed, images), "something is mixed"
+
+
+@every_method
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_unfit_pixels_stay_where_their_image_is_shown(surface, method, value, applied):
+    images, labels = make_batch()
+    images[0] = value
+    mixed, _ = surface.call(surface.create(method, fixed_maps(6)), images, labels)
+    (plan,) = applied
+    clean = images.clone()
+    clean[0] = 0
+    shown = ((plan.mask > 0) & (plan.source == 0)[..., None, None]).any(1)
+    assert shown.any() and not shown.all() and plan.mask.isfinite().all()
+    expected = torch.from_numpy(reference.mix_images(clean, plan)).float()
+    untouched = ~shown[:, None].expand_as(mixed)
+    assert torch.allclose(mixed[untouched], expected[untouched], atol=1e-5)
+
+
+@every_method
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -1.0])
+def test_unfit_saliency_counts_as_zero(surface, method, value):
+    images, labels = make_batch()
+    maps = torch.rand(6, 1, 6, 9)
+    broken, clean = maps.clone(), maps.clone()
+    broken[0], broken[1, :, :3] = value, value
+    clean[0], clean[1, :, :3] = 0, 0
+    called = []
+    uses = METHODS[method].uses_saliency
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        mix = surface.create(method, lambda *_: called.append(1) or broken)
+        first, again = with_seed(0, surface, mix, images, labels), with_seed(0, surface, mix, images, labels)
+    expected = with_seed(0, surface, surface.create(method, lambda *_: clean), images, labels)
+    assert same(first, expected) and same(again, expected)
+    assert bool(called) == uses, "a source is asked where, and only where, the method uses it"
+    assert [str(w.message)[:22] for w in caught] == ["81 saliency values of "] * uses, "one warning, the first time"
+
+
+@every_method
+@pytest.mark.filterwarnings("ignore:the saliency of a batch is 0")
+@pytest.mark.parametrize(
+    "maps", [torch.zeros(6, 1, 4, 6), torch.full((6, 1, 1, 1), 1e-38), torch.rand(6, 1, 40, 3) * 3e38]
+)
+def test_maps_of_any_scale_and_size(surface, method, maps):
+    mixed, weights = surface.call(surface.create(method, lambda *_: maps), *make_batch())
+    assert mixed.isfinite().all() and (weights.sum(1) - 1).abs().max() < 1e-6
+
+
+@every_method
+def test_one_image_stays_as_it_is_with_a_warning(surface, method):
+    images, labels = make_batch(1)
+    with pytest.warns(UserWarning, match="a batch of 1 image has no partner"):
+        mixed, weights = surface.call(surface.create(method, bump), images, labels)
+    assert torch.equal(mixed, images) and torch.equal(weights, torch.eye(CLASSES)[labels])
+
+
+@every_method
+@pytest.mark.parametrize("size", [(2, 1, 1), (3, 1, 7), (9, 33, 2), (23, 6, 40)])
+def test_sizes_may_change_between_batches(surface, method, size, applied):
+    mix = surface.create(method, "spectral")
+    for shape in ((4, 8, 10), size, (4, 8, 10)):
+        images, labels = make_batch(*shape)
+        mixed, weights = surface.call(mix, images, labels)
+        assert mixed.shape == images.shape and mixed.isfinite().all() and (weights.sum(1) - 1).abs().max() < 1e-6
+        check_plan(applied[-1], images)
+
+
+@every_method
+def test_nothing_is_tracked_for_gradients(surface, method):
+    images, labels = make_batch()
+    images.requires_grad_()
+    mixed, weights = surface.call(surface.create(method, bump), images, labels)
+    assert not mixed.requires_grad and not weights.requires_grad and images.grad is None and torch.is_grad_enabled()
+
+
+@every_method
+def test_labels_out_of_range_are_an_error(surface, method):
+    images, labels = make_batch()
+    mix = surface.create(method, bump)
+    for wrong in (labels + CLASSES, labels - 9):
+        with pytest.raises(ValueError, match=r"must hold labels in \[0, 6\], got "):
+            surface.call(mix, images, wrong)
+
+
+@every_method
+def test_draws_follow_the_seeds_of_the_generators_that_are_its_own(surface, method):
+    batch, mix = make_batch(), surface.create(method, bump)
+    first, second, third = (with_seed(seed, surface, mix, *batch) for seed in (0, 0, 1))
+    assert same(first, second) and not same(first, third)
+
+    def states():
+        return {"python": random.getstate(), "numpy": np.random.get_state()[1:3], "torch": torch.get_rng_state()}
+
+    before = states()
+    for _ in range(3):
+        surface.call(mix, *batch)
+    changed = {name for name, state in states().items() if repr_of(state) != repr_of(before[name])}
+    assert changed <= surface.draws
+
+
+def repr_of(state):
+    return state.tolist() if isinstance(state, torch.Tensor) else [np.asarray(part).tolist() for part in state[:2]]
+
+
+@every_method
+@pytest.mark.parametrize("saliency", [bump, "spectral"])
+def test_the_default_dtype_changes_nothing(surface, method, saliency):
+    images, labels = make_batch()
+    expected = with_seed(0, surface, surface.create(method, saliency), images, labels)
+    torch.set_default_dtype(torch.float64)
+    try:
+        result = with_seed(0, surface, surface.create(method, saliency), images, labels)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert same(result, expected)
+
+
+@every_method
+def test_a_copy_mixes_as_the_original(surface, method):
+    batch, mix = make_batch(), surface.create(method, "spectral")
+    surface.call(mix, *batch)
+    expected = with_seed(0, surface, mix, *batch)
+    for twin in (pickle.loads(pickle.dumps(mix)), copy.deepcopy(mix)):
+        assert same(with_seed(0, surface, twin, *batch), expected)
+
+
+@every_method
+def test_a_compiled_step_mixes_as_a_plain_one(surface, method):
+    """Mixing runs outside the graph: a step is cut once, into what comes before (here nothing) and after it."""
+    batch, mix = make_batch(), surface.create(method, bump)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 12 * 18, CLASSES))
+
+    def step(images, labels):
+        mixed, weights = surface.call(mix, images, labels)
+        return mixed, weights, -(weights * model(mixed).log_softmax(1)).sum(1).mean()
+
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    compiled = torch.compile(step, backend=counter)
+    for seed in (0, 1):
+        seeded(seed)
+        expected = step(*batch)
+        seeded(seed)
+        result = compiled(*batch)
+        assert same(result, expected) and result[2].requires_grad
+    assert counter.frame_count == 1
+
+
+@every_method
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_no_thread_process_or_file_is_left_behind(surface, method):
+    batch, mix = make_batch(), surface.create(method, bump)
+    torch.set_num_threads(2)
+
+    def left():
+        own = Path("/proc/self")
+        return (
+            len(list((own / "task").iterdir())),
+            sum(len((task / "children").read_text().split()) for task in (own / "task").iterdir()),
+            len(os.listdir("/proc/self/fd")),
+            len(multiprocessing.active_children()),
+        )
+
+    surface.call(mix, *batch)
+    before = left()
+    for _ in range(3):
+        surface.call(mix, *batch)
+    assert left() == before

@@ -1,0 +1,58 @@
+"""Plans: moving, summing and joining sources; boxes; what is retained."""
+
+import itertools
+
+import torch
+from batches import blobs, make_batch
+
+from sage_timm import MixPlan
+from sage_timm.methods import create_method
+from sage_timm.methods.boxes import box_plan
+from sage_timm.tensors import translate
+
+
+def test_a_plan_moves_tiles_and_sums_its_sources():
+    images = torch.arange(2 * 4 * 6).float().view(2, 1, 4, 6)
+    still = torch.zeros(2, 2, 2)
+    exchanged = torch.tensor([[[-2, -2], [2, 2]], [[-3, 3], [-3, 3]]])  # each quarter shows the opposite one
+    translation = torch.stack([torch.stack([still, exchanged]), torch.stack([exchanged, still])]).long()
+    mask = torch.tensor([0.25, 0.75]).view(1, 2, 1, 1).expand(2, -1, 4, 6)
+    plan = MixPlan(torch.tensor([[0, 1], [1, 0]]), mask, mask.mean((2, 3)), translation)
+    mixed, rolled = plan.mix_images(images), images.roll((2, 3), (2, 3))
+    assert torch.allclose(mixed[0], 0.25 * images[0] + 0.75 * rolled[1])
+    assert torch.allclose(mixed[1], 0.25 * rolled[1] + 0.75 * images[0])
+    assert torch.allclose(plan.mix_target(torch.eye(2)), torch.tensor([[0.25, 0.75], [0.75, 0.25]]))
+
+
+def test_tiles_of_uneven_size_show_their_own_translation():
+    image = torch.arange(7.0).view(1, 1, 1, 7)
+    shown = translate(image, torch.tensor([0, 0, 0, 1, -1, 2]).view(1, 2, 1, 3))[0, 0, 0]
+    assert shown.tolist() == [0.0, 0.0, 1.0, 4.0, 5.0, 3.0, 4.0]
+
+
+def test_where_takes_each_output_from_its_plan():
+    batch = make_batch(4, saliency=blobs(4, 12, 18))
+    settings = {"puzzlemix": {"t_eps": 0.0, "block_num": 4}}
+    plans = [create_method(n, **settings.get(n, {}))(batch) for n in ("sage", "puzzlemix", "comixup", "cutmix")]
+    assert plans[0].translation.any() and plans[1].translation.any()
+    condition = torch.tensor([True, False, False, True])
+    for one, other in itertools.permutations(plans, 2):
+        both = one.where(condition, other)
+        mixed, target = both.mix_images(batch.images), both.mix_target(torch.eye(4))
+        for i, plan in enumerate((one, other, other, one)):
+            assert torch.allclose(mixed[i], plan.mix_images(batch.images)[i], atol=1e-6)
+            assert torch.allclose(target[i], plan.mix_target(torch.eye(4))[i], atol=1e-6)
+
+
+def test_retained_saliency_of_a_plan():
+    saliency = torch.zeros(2, 1, 4, 6)
+    saliency[0, 0, 1, 1], saliency[1, 0, 3, 5], saliency[1, 0, 0, 0] = 5.0, 3.0, 1.0
+    box = box_plan(torch.tensor([[2, 4, 3, 6], [0, 2, 0, 3]]), torch.tensor([1, 0]), torch.ones(2), (4, 6))
+    assert torch.allclose(box.retained(saliency), torch.tensor([[1.0, 0.75], [0.75, 1.0]]))
+    moved = MixPlan.of_pairs(
+        torch.tensor([1, 0]),
+        torch.zeros(2, 1, 4, 6),
+        torch.zeros(2),
+        torch.tensor([[0, 0], [1, -1]]).view(1, 2, 2, 1, 1),
+    )
+    assert torch.allclose(moved.retained(saliency), torch.tensor([[0.0, 0.0], [0.0, 1.0]]))
