@@ -73,6 +73,13 @@ class MethodMixup(Mixup):
 
     Differs: timm mixes in place and refuses odd batches; here the input is not changed, and the middle image of an odd
     batch, its own partner, stays unmixed.
+
+    Example:
+        >>> from sage_timm.methods import SaliencyMix
+        >>> mixup_fn = MethodMixup(SaliencyMix(), num_classes=10, saliency="spectral")
+        >>> images, target = mixup_fn(torch.rand(4, 3, 32, 32), torch.tensor([3, 1, 4, 1]))
+        >>> images.shape, target.shape
+        (torch.Size([4, 3, 32, 32]), torch.Size([4, 10]))
     """
 
     def __init__(
@@ -212,10 +219,13 @@ class MethodMixup(Mixup):
 
     def _draw(self, shape: torch.Size) -> Draw:
         """Draw who mixes each image of a batch of this shape, and how."""
+        # One draw for the batch, for each pair (i, B - 1 - i), or for each image.
         batch = shape[0]
         count = {"batch": 1, "pair": batch // 2, "elem": batch}[self.mode]
         mixed, lam, use_cutmix = self._draw_ratios(count)
         use_cutmix = mixed & use_cutmix
+
+        # timm draws the side of a box between its bounds in whole pixels and fails obscurely where none lies there.
         if self.cutmix_minmax is not None and use_cutmix.any():
             low, high = self.cutmix_minmax
             if any(int(low * side) >= int(high * side) for side in shape[-2:]):
@@ -223,16 +233,22 @@ class MethodMixup(Mixup):
                     f"`cutmix_minmax` must span at least a pixel, got {self.cutmix_minmax} for images of "
                     f"{shape[-2]} x {shape[-1]}; widen it"
                 )
+
+        # Boxes come after all ratios, one by one, as timm draws them; the clipped area may change the label weight.
         box = np.zeros((count, 4), np.int64)
         for i in np.flatnonzero(use_cutmix & (lam != 1)):
             box[i], lam[i] = cutmix_bbox_and_lam(shape, lam[i], self.cutmix_minmax, self.correct_lam)
         lam = np.where(mixed, lam, 1).astype(np.float32)
+
+        # What the method leaves to plain Mixup is drawn last, and only where there is a choice: at a share of 1 the
+        # sequence is timm's.
         by_mixup = mixed & ~use_cutmix
         if self.method_share < 1 and by_mixup.any():
             by_mixup &= np.random.rand(count) >= self.method_share
         else:
             by_mixup = np.zeros(count, bool)
 
+        # Give each image its draw.
         image = np.arange(batch)
         draw = {"batch": np.zeros_like(image), "pair": np.minimum(image, image[::-1]), "elem": image}[self.mode]
         if batch % 2:
@@ -245,15 +261,21 @@ class MethodMixup(Mixup):
 
     def _draw_ratios(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Draw, in timm's order, whether each is mixed, its Beta draw, and whether it is CutMix's: [count] each."""
+        # In mode 'batch' timm asks first whether to mix, and draws nothing else where not.
         none = np.zeros(count, bool), np.ones(count), np.zeros(count, bool)
         if not self.mixup_enabled:
             return none
         whole_batch = self.mode == "batch"
         if whole_batch and not np.random.rand() < self.mix_prob:
             return none
+
+        # Which of the two: drawn only where both are active.
         use_cutmix = np.full(count, self.mixup_alpha == 0)
         if self.cutmix_alpha > 0 and self.mixup_alpha > 0:
             use_cutmix = np.random.rand(count) < self.switch_prob
+
+        # The ratios. timm draws one for a batch, but for pairs and elements as many as there are from each active
+        # distribution, used or not, and only then which of them are mixed.
         if whole_batch:
             alpha = self.cutmix_alpha if use_cutmix[0] else self.mixup_alpha
             return np.ones(1, bool), np.random.beta(alpha, alpha, 1), use_cutmix
@@ -277,6 +299,9 @@ def _either(plan: MixPlan | None, condition: torch.Tensor, other: MixPlan) -> Mi
 class SageMixup(MethodMixup):
     """Mix images and targets by SAGE, or by CutMix for its share, with the arguments and the call of timm's Mixup.
 
+    The partner is moved to where most saliency of both is retained, then both are blended by their share of the
+    saliency at each pixel; the formula is in `sage_timm.methods.SAGE`.
+
     Args:
         mixup_alpha, cutmix_alpha, cutmix_minmax, prob, switch_prob, mode, correct_lam, label_smoothing, num_classes,
             multi_label, saliency, method_share: see `MethodMixup`; the first ten are timm's, in timm's order.
@@ -287,6 +312,12 @@ class SageMixup(MethodMixup):
         TypeError, ValueError, RuntimeError: see `MethodMixup`.
 
     Reference: Ma et al., "SAGE: Saliency-Guided Mixup with Optimal Rearrangements", BMVC 2022.
+
+    Example:
+        >>> mixup_fn = SageMixup(mixup_alpha=0.8, cutmix_alpha=1.0, num_classes=10, saliency="spectral")
+        >>> images, target = mixup_fn(torch.rand(4, 3, 32, 32), torch.tensor([3, 1, 4, 1]))
+        >>> images.shape, target.shape
+        (torch.Size([4, 3, 32, 32]), torch.Size([4, 10]))
     """
 
     def __init__(
@@ -328,14 +359,20 @@ def create_mixup(method: str = "sage", /, **settings) -> MethodMixup:
     """Create the mixing function of a method, to be called as timm's Mixup is.
 
     Args:
-        method: 'sage', 'mixup', 'cutmix', 'saliencymix', 'puzzlemix' or 'comixup'.
+        method: a name in `sage_timm.methods.METHODS`, such as 'sage', 'mixup' or 'puzzlemix'.
         **settings: timm's arguments and `saliency`, as in `SageMixup`; and the method's own, by its paper's names (see
             its class in `sage_timm.methods`). Default mixup_alpha: that of the method's authors, 1.0 (comixup: 2.0).
 
     Raises:
-        TypeError, ValueError: an unknown or unfit method or setting.
+        TypeError, ValueError: an unknown method or setting, or one out of range.
         ImportError: a library of the extra `methods` is missing.
         RuntimeError: the saliency model's weights cannot be loaded.
+
+    Example:
+        >>> mixup_fn = create_mixup("comixup", num_classes=10, saliency="spectral", part=4)
+        >>> images, target = mixup_fn(torch.rand(8, 3, 32, 32), torch.arange(8))
+        >>> target.shape
+        torch.Size([8, 10])
     """
     common = set(inspect.signature(MethodMixup).parameters) - {"method"}
     own = {name: value for name, value in settings.items() if name not in common}

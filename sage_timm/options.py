@@ -2,8 +2,7 @@
 
 import argparse
 import ast
-import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from .methods import METHODS
@@ -39,22 +38,21 @@ class NamedValues(argparse.Action):
         setattr(namespace, self.dest, collected)
 
 
-def add_saliency_flags(parser: Any, sources: Iterable[str] = SOURCES, **common) -> None:
-    """Add the flags that say where saliency comes from.
-
-    Args:
-        parser: an ArgumentParser or one of its groups.
-        sources: names that `--saliency` accepts.
-        **common: keyword arguments of every flag, such as `default`.
-    """
-    add = functools.partial(parser.add_argument, **common)
-    add("--saliency", choices=tuple(sources), help=f"saliency source (default: {DEFAULT_SOURCE})")
-    add("--saliency-model", metavar="NAME", help=f"timm model the saliency comes from (default: {DEFAULT_MODEL})")
-    add("--saliency-checkpoint", metavar="PATH", help="local weights of the saliency model")
-    add("--saliency-size", type=int, metavar="N", help="side in pixels at which the saliency is computed")
-    add("--saliency-blur", type=float, metavar="S", help="standard deviation of the maps' blur, as a share of the side")
-    add("--saliency-power", type=float, metavar="P", help="power of the maps; over 1 concentrates them (default: 1)")
-    add("--saliency-grid", type=int, metavar="N", help="largest number of cells per side of the maps (default: 64)")
+# The flags that say where saliency comes from, with their arguments of `add_argument`.
+SALIENCY_FLAGS: dict[str, dict[str, Any]] = {
+    "--saliency": dict(choices=tuple(SOURCES), help=f"saliency source (default: {DEFAULT_SOURCE})"),
+    "--saliency-model": dict(metavar="NAME", help=f"timm model the saliency comes from (default: {DEFAULT_MODEL})"),
+    "--saliency-checkpoint": dict(metavar="PATH", help="local weights of the saliency model"),
+    "--saliency-size": dict(type=int, metavar="N", help="side in pixels at which the saliency is computed"),
+    "--saliency-blur": dict(type=float, metavar="S", help="standard deviation of the blur, as a share of the side"),
+    "--saliency-power": dict(type=float, metavar="P", help="power of the maps; over 1 concentrates them (default: 1)"),
+    "--saliency-grid": dict(type=int, metavar="N", help="largest number of cells per side of the maps (default: 64)"),
+}
+# The flags that say by which method to mix.
+METHOD_FLAGS: dict[str, dict[str, Any]] = {
+    "--mixer": dict(choices=tuple(METHODS), metavar="NAME", help=", ".join(METHODS)),
+    "--mixer-kwargs": dict(nargs="*", action=NamedValues, metavar="NAME=VALUE", help="the method's own settings"),
+}
 
 
 def saliency_settings(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,16 +60,6 @@ def saliency_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     given = {"name": values.get("saliency")}
     given |= {name: values.get(f"saliency_{name}") for name in ("model", "checkpoint", "size", "blur", "power", "grid")}
     return {name: value for name, value in given.items() if value is not None and value != ""}
-
-
-def add_method_flags(parser: Any, **common) -> None:
-    """Add `--mixer` and `--mixer-kwargs`; `common` as in `add_saliency_flags`, for `--mixer` alone `nargs` too."""
-    several = {"nargs": common.pop("nargs")} if "nargs" in common else {}
-    methods = tuple(METHODS)
-    parser.add_argument("--mixer", choices=methods, metavar="NAME", help=", ".join(methods), **several, **common)
-    parser.add_argument(
-        "--mixer-kwargs", nargs="*", action=NamedValues, metavar="NAME=VALUE", help="the method's settings", **common
-    )
 
 
 def in_flags(message: str, flags: Mapping[str, str] = FLAGS) -> str:

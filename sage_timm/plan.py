@@ -43,6 +43,19 @@ class MixPlan:
     A mixed image is a sum over K sources: the mask of each times its image, moved. In pairwise methods K is 2 and
     source 0 is the image itself; in Co-Mixup the sources of an output are in order of their label weight.
 
+        mixed image = sum over k of mask[:, k] * (image source[:, k], moved by translation[:, k])
+        mixed label = sum over k of lam[:, k] * (label of source[:, k])
+
+    Example:
+        >>> partner, mask = torch.tensor([1, 0]), torch.ones(2, 1, 4, 6)
+        >>> mask[:, :, :, 3:] = 0  # the own image on the left, the partner on the right
+        >>> plan = MixPlan.of_pairs(partner, mask, lam=torch.tensor([0.5, 0.5]))
+        >>> plan.mix_images(torch.tensor([1.0, 2.0]).view(2, 1, 1, 1).expand(2, 3, 4, 6))[0, 0, 0]
+        tensor([1., 1., 1., 2., 2., 2.])
+        >>> plan.mix_target(torch.eye(2))
+        tensor([[0.5000, 0.5000],
+                [0.5000, 0.5000]])
+
     Attributes:
         source: [B, K] int64, the images that each output is made of.
         mask: [B, K, H, W] float32 in [0, 1], the weight of each source at each pixel; sums to 1 over K.
@@ -133,11 +146,14 @@ class MixPlan:
         """
         plans, sources = (self, other), max(self.source.shape[1], other.source.shape[1])
 
+        # Pad the plan of fewer sources with sources of no weight (zeros), so that both have K of them.
         def chosen(name: str) -> torch.Tensor:
             a, b = (getattr(plan, name) for plan in plans)
             a, b = (F.pad(v, (0, 0) * (v.ndim - 2) + (0, sources - v.shape[1])) for v in (a, b))
             return torch.where(condition.view(-1, *[1] * (a.ndim - 1)), a, b)
 
+        # A plan that moves nothing stays without translations unless the other has some; then its own are 0. One that
+        # moves all its sources alike (K of 1) is broadcast, not padded: padding would leave the others in their place.
         translation: torch.Tensor | None = None
         if self.translation is not None or other.translation is not None:
             still = torch.zeros((1, 1, 2, 1, 1), dtype=torch.int64, device=condition.device)

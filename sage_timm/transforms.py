@@ -68,9 +68,9 @@ class SageMix(v2.Transform):
         alpha: parameter of Beta(alpha, alpha), > 0; one draw per batch (Co-Mixup: of its Dirichlet; its authors' is 2).
         num_classes: number of classes; needed for labels [B], may be None for [B, num_classes].
         labels_getter: 'default' (see `find_labels`), or a function from the sample to its labels, the tensor itself.
-        saliency: as in `SageMixup`; not looked at by methods that use none. uint8 images are normalised for a saliency
+        saliency: as in `SageMixup`; ignored by methods that use none. uint8 images are normalised for a saliency
             model; floating-point ones must be normalised as it expects, or say how they are: `create_saliency(mean=)`.
-        method: 'sage', 'mixup', 'cutmix', 'saliencymix', 'puzzlemix' or 'comixup'.
+        method: a name in `sage_timm.methods.METHODS`, such as 'sage', 'mixup' or 'puzzlemix'.
         **settings: the method's own, by its paper's names (see its class in `sage_timm.methods`).
 
     Returns, when called on a sample:
@@ -78,8 +78,14 @@ class SageMix(v2.Transform):
         float32 (or the dtype of floating-point labels) whose rows sum to 1 where the class weights do.
 
     Raises:
-        TypeError, ValueError: an unfit argument or sample.
-        RuntimeError: a saliency model on CUDA in a DataLoader worker, or one whose weights can't be had.
+        TypeError, ValueError: an argument or sample of the wrong kind, shape or range.
+        RuntimeError: a saliency model on CUDA in a DataLoader worker, or one whose weights cannot be loaded.
+
+    Example:
+        >>> mix = SageMix(num_classes=10, saliency="spectral")
+        >>> images, labels = mix(torch.rand(4, 3, 32, 32), torch.tensor([3, 1, 4, 1]))
+        >>> images.shape, labels.shape
+        (torch.Size([4, 3, 32, 32]), torch.Size([4, 10]))
     """
 
     def __init__(

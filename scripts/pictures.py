@@ -110,12 +110,14 @@ def draw_search(images: torch.Tensor, saliency: torch.Tensor, own: int, other: i
     axes = figure.subplots(1, 6, width_ratios=[1, 1, 1.35, 1, 1, 1])
     names = list(PHOTOGRAPHS)
     for axis, index, name in ((axes[0], 0, names[own]), (axes[1], 1, names[other])):
-        axis.imshow(pair[index].permute(1, 2, 0))
-        axis.imshow(maps[index, 0], cmap="magma", alpha=0.6, extent=(0, SIZE, SIZE, 0), interpolation="bilinear")
+        axis.imshow(pair[index].permute(1, 2, 0).numpy())
+        axis.imshow(
+            maps[index, 0].numpy(), cmap="magma", alpha=0.6, extent=(0, SIZE, SIZE, 0), interpolation="bilinear"
+        )
         axis.set_title(f"{'image' if index == 0 else 'partner'} and its saliency", fontsize=9)
         axis.set_xlabel(name, fontsize=8)
     reach = SIZE - cell / 2
-    drawn = axes[2].imshow(2 * surface, cmap="viridis", extent=(-reach, reach, reach, -reach))
+    drawn = axes[2].imshow((2 * surface).numpy(), cmap="viridis", extent=(-reach, reach, reach, -reach))
     figure.colorbar(drawn, ax=axes[2], shrink=0.75).ax.tick_params(labelsize=7)
     axes[2].set_title(
         f"saliency that the two retain, for all\n{surface.numel():,} translations of the partner", fontsize=9
@@ -127,7 +129,7 @@ def draw_search(images: torch.Tensor, saliency: torch.Tensor, own: int, other: i
         plan = sage(saliency[[own, other]], partner, ratio, (SIZE, SIZE), candidates=candidates)
         dy, dx = ((i - (n - 1)) * cell for i, n in zip(place, (rows, columns), strict=True))
         kept = plan.retained(saliency[[own, other]])[0].sum().item()
-        axis.imshow(plan.mix_images(pair)[0].permute(1, 2, 0).clamp(0, 1))
+        axis.imshow(plan.mix_images(pair)[0].permute(1, 2, 0).clamp(0, 1).numpy())
         axis.set_title(title, fontsize=9)
         axis.set_xlabel(
             f"{in_words(dy, dx) or 'partner in its place'}\nthe two retain {kept:.2f} (Mixup 1.00)", fontsize=8

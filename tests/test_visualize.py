@@ -14,6 +14,7 @@ from sage_timm.methods.sage import sage
 from sage_timm.options import FLAGS, add_saliency_flags, in_flags, saliency_settings
 from sage_timm.visualize import Report, draw_page, measure
 from sage_timm.visualize import __main__ as command
+from sage_timm.visualize.report import LEAST_RETAINED
 
 
 def spots(where, side=(20, 24)):
@@ -40,6 +41,15 @@ def test_report_of_flat_maps_is_mixups():
     report = measure(torch.ones(4, 1, 8, 8), (32, 32), 0.3)
     assert report.half == 0.5 and report.moved == 0
     assert report.retained == pytest.approx(1, abs=1e-5) and "little for SAGE" in report.verdict()
+
+
+def test_noise_scores_as_maps_do():
+    """Figures of docs/saliency.md: white noise, and noise on 4 x 4 cells, enlarged; at 32 px, ratio 0.3."""
+    coarse = torch.nn.functional.interpolate(torch.rand(64, 1, 4, 4) ** 2, (32, 32), mode="bilinear")
+    for name, maps in (("white noise", torch.rand(64, 1, 32, 32) ** 2), ("smooth noise", coarse)):
+        report = measure(maps, (32, 32), 0.3)
+        print(f"{name}: half in {report.half:.0%}, {report.moved:.0%} move, retained {report.retained:.2f}")
+        assert report.retained > LEAST_RETAINED and 0.2 < report.half < 0.35
 
 
 def test_report_agrees_with_the_plan():

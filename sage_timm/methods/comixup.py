@@ -151,6 +151,14 @@ class CoMixup:
     + beta / 2 * squared differences of neighbouring blocks + gamma * (A p_j) . o_j summed over outputs j, where o_j
     counts output j's blocks per input, p_j those of all others, and only entries of A p_j over thres count.
 
+    Example:
+        >>> from sage_timm.plan import Batch
+        >>> images, saliency = torch.rand(4, 3, 32, 32), torch.rand(4, 1, 32, 32)
+        >>> batch = Batch(images, saliency, torch.arange(3, -1, -1), torch.full((4,), 0.5), alpha=2.0)
+        >>> plan = CoMixup()(batch)
+        >>> torch.allclose(plan.lam.sum(1), torch.ones(4))
+        True
+
     Args:
         block_num: blocks per side.
         part: images that are mixed together, at least 2; a batch is cut into parts of nearly equal size, at most this.
@@ -203,12 +211,15 @@ class CoMixup:
 
     def problem(self, batch: Batch, member: np.ndarray, grid: tuple[int, int]) -> Part:
         """State the energy of the parts `member` [P, n] of a batch, -1 for none, on a grid of blocks."""
+        # What an output gains by an input's block: its saliency, and how much the part's prior favours the input.
         blocks, present = math.prod(grid), member >= 0
         maps = unit_mass(F.adaptive_avg_pool2d(batch.saliency, grid))[:, 0].double().cpu().numpy()
         alpha = torch.full((len(member), member.shape[1]), float(batch.alpha), dtype=torch.float64)
         prior = torch.distributions.Dirichlet(alpha).sample().numpy() + 1e-8
         cost = -maps[member] - self.eta / blocks * np.log(prior)[..., None, None]
 
+        # The paper's A: an input is penalised for what others show of it (identity) and, a little, of those whose
+        # most salient window is far from its own (city-block distance; rows sum to 1 on average).
         window = [max(1, side // 4) for side in batch.saliency.shape[-2:]]
         spots = F.avg_pool2d(batch.saliency, window, 1)
         spot = spots.flatten(1).argmax(1).cpu().numpy()[member]

@@ -147,6 +147,19 @@ def block_moves(order: torch.Tensor, grid: tuple[int, int], size: tuple[int, int
 class PuzzleMix:
     """Cut a mask of blocks that keeps both images' saliency and hides seams, then move salient blocks under it.
 
+    The mask z, with values k / (n_labels - 1) on blocks, minimises the sum of three terms:
+
+        saliency hidden    sum over blocks of z * (saliency of the partner) + (1 - z) * (saliency of the own image)
+        seams              beta * sum over neighbours of (z - z')^2, with gamma * (how far the images differ there)
+        prior              - eta * mean over blocks of log Binomial(k; n_labels - 1, lam)
+
+    Example:
+        >>> from sage_timm.plan import Batch
+        >>> images, saliency = torch.rand(2, 3, 32, 32), torch.rand(2, 1, 32, 32)
+        >>> batch = Batch(images, saliency, torch.tensor([1, 0]), torch.tensor([0.5, 0.5]), alpha=1.0)
+        >>> PuzzleMix(block_num=4)(batch).mask.shape
+        torch.Size([2, 2, 32, 32])
+
     Args:
         n_labels: values that the mask takes between 0 and 1, from 2 to 32.
         beta: smoothness of the mask, >= 0.
@@ -199,6 +212,7 @@ class PuzzleMix:
 
     def energy(self, batch: Batch, grid: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Compute the terms of the mask's energy, as `minimum_cut` takes them, for masks level / (n_labels - 1)."""
+        # The cost of each label at each block: the saliency that it hides, and how unlikely it is under the prior.
         own = unit_mass(F.adaptive_avg_pool2d(batch.saliency, grid))[:, 0]
         level = torch.arange(self.n_labels, device=own.device, dtype=own.dtype)
         mask = level / (self.n_labels - 1)
@@ -208,12 +222,15 @@ class PuzzleMix:
         cost = mask * own[batch.partner, ..., None] + (1 - mask) * own[..., None]
         cost = cost + self.eta / (grid[0] * grid[1]) * prior[:, None, None]
 
+        # Seams. Undo the normalisation, so that differences between images are on the paper's scale, [0, 1].
         images = batch.images.float().nan_to_num(0, 0, 0)
         images = images * per_channel(batch.std or IMAGENET_DEFAULT_STD, images)
         weights, beta = [], self.beta / math.sqrt(grid[0] * grid[1]) / 16
         neigh_size = self.neigh_size or (4 if min(batch.size) <= 64 else 2)
         for dim, seam in enumerate(smoothness(images, batch.partner, grid, neigh_size), 1):
             seam = beta * self.gamma * seam
+            # The four seam[z, z'] for neighbours' masks z, z' of 0 or 1 fix a form that the cut can take:
+            # constant + (rise + twist) z + (rise - twist) z' + weight (z - z')^2. The linear part joins the costs.
             rise, twist = (seam[1, 1] - seam[0, 0]) / 2, (seam[1, 0] - seam[0, 1]) / 2
             cost.narrow(dim, 0, grid[dim - 1] - 1).add_((rise + twist)[..., None] * mask)
             cost.narrow(dim, 1, grid[dim - 1] - 1).add_((rise - twist)[..., None] * mask)

@@ -90,6 +90,22 @@ def sage(
 class SAGE:
     """Move the partner to where most saliency is retained, then blend by the share of the saliency at each pixel.
 
+    With s0 and s1 the saliency of the image and of its partner, of masses a and 1 - a (a = lam_max * lam), and m the
+    map s1 moved by a translation t and 0 outside the frame:
+
+        M = s0 / (s0 + m)                                 the mask of the own image
+        v(t) = sum over the frame of s0 M + m (1 - M)     retained saliency; t is the translation of largest v
+        mixed = M image + (1 - M) moved partner,  label weight of the own image = mean of M
+
+    Example:
+        >>> import torch
+        >>> from sage_timm.plan import Batch
+        >>> images, saliency = torch.rand(2, 3, 32, 32), torch.zeros(2, 1, 32, 32)
+        >>> saliency[:, :, 12:20, 12:20] = 1  # both objects in the middle
+        >>> plan = SAGE()(Batch(images, saliency, torch.tensor([1, 0]), torch.tensor([0.5, 0.5]), 1.0))
+        >>> plan.translation[:, 1, :, 0, 0].abs().amax(1) >= 8  # each partner moves aside
+        tensor([True, True])
+
     Args:
         lam_max: the ratio, the own image's share of saliency mass, is lam_max * Beta(alpha, alpha); in (0, 1].
         search_fraction: chance of each translation to be tried, in (0, 1]; 1 tries all. Drawn from torch's generator.

@@ -56,6 +56,14 @@ def create_saliency(
     Raises:
         ValueError: unknown name, or a model or checkpoint that does not fit.
         RuntimeError: the pretrained weights cannot be loaded.
+
+    Example:
+        >>> import torch
+        >>> create_saliency("spectral")(torch.rand(2, 3, 96, 128)).shape
+        torch.Size([2, 1, 64, 64])
+        >>> source = create_saliency("gradient", model="tf_efficientnet_lite0", grid=16)  # extra `offline`
+        >>> source(torch.rand(2, 3, 96, 128)).shape
+        torch.Size([2, 1, 16, 16])
     """
     if name not in SOURCES:
         raise ValueError(f"`saliency` must be one of {', '.join(SOURCES)} or a callable, got {name!r}")

@@ -25,6 +25,13 @@ class Saliency:
         floor: this many times the map's mean is subtracted, >= 0, to remove the background; 0 keeps it. A map with
             nothing above its floor stays as it is.
         mean, std: per-channel statistics the images are normalised with, for images in [0, 1]; None where unknown.
+
+    Example:
+        >>> class Contrast(Saliency):
+        ...     def raw(self, images, target):
+        ...         return images.std(1, keepdim=True)
+        >>> Contrast(blur=1 / 16, grid=16)(torch.rand(2, 3, 64, 64)).shape
+        torch.Size([2, 1, 16, 16])
     """
 
     def __init__(

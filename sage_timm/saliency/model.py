@@ -67,7 +67,9 @@ class _ModelSaliency(Saliency):
 class Gradient(_ModelSaliency):
     """Magnitude of the loss gradient at the pixels, averaged over channels (the paper's saliency, section 3.1).
 
-    The loss is the cross-entropy against the true label where the model has as many classes as the target, else
+    s(y, x) = mean over channels c of |dL / dx(c, y, x)|, with x the image as the model sees it.
+
+    The loss L is the cross-entropy against the true label where the model has as many classes as the target, else
     against the model's own top class.
     Differs: the paper takes the gradient of the model in training; this one is of a frozen model.
     """
@@ -152,7 +154,10 @@ class TrainingGradient(Gradient):
 
 
 class Activation(_ModelSaliency):
-    """Norm over channels of a feature map of the model: its last one of at least 7 x 7 cells (else its largest)."""
+    """Norm over channels of a feature map of the model: its last one of at least 7 x 7 cells (else its largest).
+
+    s(y, x) = sqrt(sum over channels c of f(c, y, x)^2), with f the feature map.
+    """
 
     name = "activation"
 

@@ -1,5 +1,6 @@
 """The scripts, the pictures and the README, run as a user runs them."""
 
+import importlib.util
 import json
 import os
 import re
@@ -17,24 +18,37 @@ from sage_timm import MixPlan, create_saliency, visualize
 from sage_timm.methods import METHODS
 from sage_timm.methods.boxes import box_plan
 from sage_timm.methods.sage import sage
+from sage_timm.saliency import SOURCES
 from sage_timm.visualize import __main__ as command
+from scripts import pictures
 from scripts.bench import speed
 
 ROOT = Path(__file__).parent.parent.parent
+TEST_TEXTS = [path.read_text() for path in (ROOT / "tests").rglob("*.py")]
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NAMES = [path.name for path in DOCUMENTS]
 
 
-def test_readme_python_blocks_run(tiny_model):
-    found = blocks("python")
-    assert len(found) >= 2
+def table(first):
+    """The names in the first column of the README's table whose header starts with `first`."""
+    found = re.search(
+        rf"^\| {re.escape(first)} \|.*\n\|[-|]+\n((?:\|.*\n)+)", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    return [re.match(r"\| `([\w-]+)`", line)[1] for line in found[1].splitlines()]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
+def test_python_blocks_run(path, monkeypatch):
+    monkeypatch.setattr("sage_timm.saliency.auxiliary.constants.HF_HUB_OFFLINE", True)
     batch = torch.randn(4, 3, 24, 24), torch.arange(4)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 24 * 24, 10))
+    found = re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
     for block in found:
-        exec(compile(block, "README.md", "exec"), {"loader": [batch, batch], "model": model})
-    assert model[1].weight.grad is not None
+        exec(compile(block, path.name, "exec"), {"loader": [batch, batch], "model": model})
+    if path.name == "README.md":
+        assert len(found) >= 2 and model[1].weight.grad is not None
 
 
 def test_readme_flags_are_those_of_the_launcher():
@@ -44,19 +58,48 @@ def test_readme_flags_are_those_of_the_launcher():
 
     parser = argparse.ArgumentParser()
     add_flags(parser)
-    flags = {option for action in parser._actions for option in action.option_strings} - {"-h", "--help"}
+    flags = parser._option_string_actions.keys() - {"-h", "--help"}
     assert list(parser._option_string_actions["--mixer"].choices) == list(METHODS)
-    table = set(re.findall(r"^\| `(--[a-z-]+)`", (ROOT / "README.md").read_text(), re.MULTILINE))
-    assert table == flags
+    assert set(table("flag")) == flags
 
 
-def test_readme_names_files_that_exist():
-    text = (ROOT / "README.md").read_text()
-    named = set(re.findall(r"(?:scripts|tests|sage_timm)/[\w./-]+\.\w+", text)) | set(
-        re.findall(r"\]\((\w+(?:\.md)?)\)", text)
-    )
-    assert len(named) >= 6
+def test_readme_has_every_method_and_source():
+    assert set(table("`--mixer`")) == set(METHODS)
+    assert set(table("source")) == set(SOURCES)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
+def test_documents_name_files_and_tests_that_exist(path):
+    text = path.read_text()
+    links = {link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link}
+    named = set(re.findall(r"(?<![\w/.])(?:scripts|tests|sage_timm|docs)/[\w./-]+\.\w+", text))
+    assert [link for link in links if not (path.parent / link).exists()] == []
     assert [name for name in named if not (ROOT / name).exists()] == []
+    for module in re.findall(r"python -m ((?:scripts|sage_timm)[\w.]*)", text):
+        assert importlib.util.find_spec(module), module
+    for word in re.findall(r"pytest[^`\n]* -k (\w+)", text):
+        assert any(re.search(rf"def test_\w*{word}", text) for text in TEST_TEXTS), word
+
+
+def test_readme_is_short_and_says_what_whether_and_how_first():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) < 150 and max(map(len, lines)) <= 120
+    first = "\n".join(lines[:60])
+    for part in (
+        "arxiv.org/abs/2211.00113",
+        "github.com/SamsungLabs/SAGE",
+        "Should you use it?",
+        "pip install",
+        "--sage",
+    ):
+        assert part in first, part
+
+
+def test_pictures(tmp_path):
+    pictures.main(["-o", str(tmp_path)])
+    for name in ("mixed.jpg", "rearrangement.png"):
+        assert 1e4 < (tmp_path / name).stat().st_size < 4e5
+        assert Image.open(tmp_path / name).size == Image.open(ROOT / "docs" / name).size, f"{name} was not redrawn"
 
 
 @pytest.mark.slow
@@ -107,8 +150,8 @@ def test_the_benchmarks_loop_agrees_with_brute_force():
     assert (retained[0] - retained[1]).abs().max() <= 2 * TIE
 
 
-@pytest.fixture
-def pictures(tmp_path):
+@pytest.fixture(name="pictures")
+def _pictures(tmp_path):
     for i, size in enumerate([(40, 30), (30, 50), (35, 35)]):
         Image.effect_noise(size, 80).convert("RGB").save(tmp_path / f"picture{i}.png")
     return tmp_path
