@@ -21,12 +21,18 @@ def test_exit_codes_tracebacks_and_main_are_the_scripts_own(how, tmp_path):
     assert launched.stderr.replace(str(tmp_path) + "/", "") == direct.stderr.replace(str(tmp_path) + "/", "")
 
 
-@pytest.mark.parametrize("flags", [[], ["--prefetcher"], ["--prefetcher", "--multi-epochs"]], ids=" ".join)
-def test_workers_of_every_start_method(flags, tmp_path):
+@pytest.mark.parametrize(
+    ("start", "flags"),
+    [
+        *[(start, []) for start in ("fork", "spawn", "forkserver")],
+        *[(start, ["--prefetcher"]) for start in ("fork", "spawn")],
+        ("fork", ["--prefetcher", "--multi-epochs"]),
+    ],
+)
+def test_workers_of_every_start_method(start, flags, tmp_path):
     sage = ("--sage", "--saliency", "spectral")
-    result = python("-m", "sage_timm", SCRIPTS / "workers.py", *flags, *sage, cwd=tmp_path)
-    expected = [word for method in ("fork", "spawn", "forkserver") for word in (method, "2", "True")]
-    assert result.stdout.split() == expected, result.stderr
+    result = python("-m", "sage_timm", SCRIPTS / "workers.py", "--start", start, *flags, *sage, cwd=tmp_path)
+    assert result.stdout.split() == ["BATCHES", "2", "MIXED", "True"], result.stderr
     assert result.stderr.count("sage_timm: SAGE") == 1
 
 

@@ -1,4 +1,4 @@
-"""Mixes behind loaders whose workers are started in every way; the collate goes to the workers with --prefetcher."""
+"""Mixes behind a loader with a worker; the collate goes to the worker with --prefetcher."""
 
 import argparse
 
@@ -20,15 +20,15 @@ if __name__ == "__main__":
     parser.add_argument("--mixup", type=float, default=1.0)
     parser.add_argument("--prefetcher", action="store_true")
     parser.add_argument("--multi-epochs", action="store_true")
+    parser.add_argument("--start", choices=("fork", "spawn", "forkserver"))
     args = parser.parse_args()
     mixup = (FastCollateMixup if args.prefetcher else Mixup)(mixup_alpha=args.mixup, num_classes=3)
     kind = timm.data.loader.MultiEpochsDataLoader if args.multi_epochs else torch.utils.data.DataLoader
-    for method in ("fork", "spawn", "forkserver"):
-        collate = mixup if args.prefetcher else None
-        loader = kind(Data(), batch_size=4, num_workers=1, multiprocessing_context=method, collate_fn=collate)
-        if args.prefetcher:
-            batches = timm.data.loader.PrefetchLoader(loader, device=torch.device("cpu"))
-        else:
-            batches = (mixup(x.float(), y) for x, y in loader)
-        rows = [((target > 0.04).sum(1) > 1).sum().item() for _, target in batches]
-        print(method, len(rows), sum(rows) > 0)
+    collate = mixup if args.prefetcher else None
+    loader = kind(Data(), batch_size=4, num_workers=1, multiprocessing_context=args.start, collate_fn=collate)
+    if args.prefetcher:
+        batches = timm.data.loader.PrefetchLoader(loader, device=torch.device("cpu"))
+    else:
+        batches = (mixup(x.float(), y) for x, y in loader)
+    rows = [((target > 0.04).sum(1) > 1).sum().item() for _, target in batches]
+    print("BATCHES", len(rows), "MIXED", sum(rows) > 0)
