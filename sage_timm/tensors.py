@@ -87,13 +87,13 @@ def shrink(images: torch.Tensor, box: torch.Tensor) -> torch.Tensor:
     for dim in (2, 3):
         side = images.shape[dim]
         first, last = (edge.view(-1, 1, 1) for edge in box[:, 2 * dim - 4 : 2 * dim - 2].unbind(1))
-        place = torch.arange(side, device=box.device)
-        scale = side / (last - first).clamp_min(1)
+        place = torch.arange(side, device=images.device, dtype=images.dtype)
+        scale = side / (last - first).clamp_min(1).to(images.dtype)
         middle = (place[:, None] - first + 0.5) * scale
         weight = (1 - (place + 0.5 - middle).abs() / scale).clamp_min(0)
         weight = weight / weight.sum(2, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
         inside = (place[:, None] >= first) & (place[:, None] < last)
-        weight = torch.where(inside, weight, 0).to(images.dtype)[:, None]
+        weight = torch.where(inside, weight, 0)[:, None]
         with torch.autocast(images.device.type, enabled=False):
             images = weight @ images if dim == 2 else images @ weight.mT
     return images

@@ -36,8 +36,9 @@ class ResizeMix:
     def __call__(self, batch: Batch) -> MixPlan:
         """Make the plan of a batch."""
         scale = self.scale_min + (self.scale_max - self.scale_min) * (1 - batch.lam)
-        edges, pasted = [], torch.ones_like(batch.lam)
-        for place, length in zip(torch.rand(2, len(scale), device=scale.device), batch.size, strict=True):
+        places = torch.rand(2, len(scale), device=scale.device, dtype=scale.dtype)
+        edges, pasted = [], torch.ones_like(scale)
+        for place, length in zip(places, batch.size, strict=True):
             side = (scale * length).round().long().clamp_min(1)
             first = (place * (length - side + 1)).long().clamp_max(length - side)
             edges += [first, first + side]
