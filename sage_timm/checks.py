@@ -2,8 +2,9 @@
 
 import importlib.util
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
+from typing import Any
 
 import torch
 
@@ -14,9 +15,14 @@ def _describe(value: object) -> str:
     return f"{type(value).__name__} {value!r}"
 
 
-def check_number(name: str, value: object, low: float, high: float, open_low: bool = False) -> float:
+def _is_a(value: Any, kind: type) -> bool:
+    """Tell whether `value` is of an abstract kind; type checkers narrow isinstance to one that has no operators."""
+    return isinstance(value, kind)
+
+
+def check_number(name: str, value: Any, low: float, high: float, open_low: bool = False) -> float:
     """Return `value` where it is a number in [low, high], or in (low, high] with `open_low`."""
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if isinstance(value, bool) or not _is_a(value, Real):
         raise TypeError(f"`{name}` must be a number, got {_describe(value)}")
     if not (low < value if open_low else low <= value) or not value <= high:
         span = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if high == float('inf') else ']'}"
@@ -24,18 +30,18 @@ def check_number(name: str, value: object, low: float, high: float, open_low: bo
     return value
 
 
-def check_count(name: str, value: object, low: int) -> int:
+def check_count(name: str, value: Any, low: int) -> int:
     """Return `value` where it is a whole number >= `low`."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    if isinstance(value, bool) or not _is_a(value, Integral):
         raise TypeError(f"`{name}` must be a whole number, got {_describe(value)}")
     if value < low:
         raise ValueError(f"`{name}` must be at least {low}, got {value}")
     return value
 
 
-def check_span(name: str, value: object) -> None:
+def check_span(name: str, value: Any) -> None:
     """Raise unless `value` is a pair (min, max) of numbers with 0 <= min < max <= 1."""
-    pair = isinstance(value, Sequence) and len(value) == 2 and all(isinstance(v, Real) for v in value)
+    pair = _is_a(value, Sequence) and len(value) == 2 and all(isinstance(v, Real) for v in value)
     if not (pair and 0 <= value[0] < value[1] <= 1):
         raise ValueError(f"`{name}` must be a pair (min, max) with 0 <= min < max <= 1, got {value!r}")
 
@@ -104,7 +110,7 @@ class ValueChecks:
     """
 
     def __init__(self) -> None:
-        self._pending = []
+        self._pending: list[tuple[torch.cuda.Event, torch.Tensor, Callable[[torch.Tensor], None]]] = []
         self._warned = False
 
     def labels(self, target: torch.Tensor, num_classes: int, name: str = "target") -> None:
@@ -136,7 +142,7 @@ class ValueChecks:
 
         self._submit(torch.stack([unfit, empty.to(unfit.dtype)]), act)
 
-    def _submit(self, outcome: torch.Tensor, act) -> None:
+    def _submit(self, outcome: torch.Tensor, act: Callable[[torch.Tensor], None]) -> None:
         if not outcome.is_cuda:
             act(outcome)
             return

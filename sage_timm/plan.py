@@ -23,7 +23,7 @@ class Batch:
     """
 
     images: torch.Tensor
-    saliency: torch.Tensor | None
+    saliency: torch.Tensor
     partner: torch.Tensor
     lam: torch.Tensor
     alpha: float
@@ -154,16 +154,16 @@ class MixPlan:
 
         # A plan that moves nothing stays without translations unless the other has some; then its own are 0. One that
         # moves all its sources alike (K of 1) is broadcast, not padded: padding would leave the others in their place.
-        moves = [plan.translation for plan in plans]
-        translation = None
-        if any(move is not None for move in moves):
+        translation: torch.Tensor | None = None
+        if self.translation is not None or other.translation is not None:
             still = torch.zeros((1, 1, 2, 1, 1), dtype=torch.int64, device=condition.device)
-            moves = [still if move is None else move for move in moves]
+            moves = [still if plan.translation is None else plan.translation for plan in plans]
             moves = [m if m.shape[1] == 1 else F.pad(m, (0, 0) * 3 + (0, sources - m.shape[1])) for m in moves]
-            translation = torch.where(condition.view(-1, 1, 1, 1, 1), *moves)
-        box = None
-        if any(plan.box is not None for plan in plans):
+            translation = torch.where(condition.view(-1, 1, 1, 1, 1), moves[0], moves[1])
+        box: torch.Tensor | None = None
+        if self.box is not None or other.box is not None:
             frame = torch.zeros((1, 4), dtype=torch.int64, device=condition.device)
             frame[:, 1], frame[:, 3] = self.mask.shape[-2:]
-            box = torch.where(condition[:, None], *(frame if plan.box is None else plan.box for plan in plans))
+            boxes = [frame if plan.box is None else plan.box for plan in plans]
+            box = torch.where(condition[:, None], boxes[0], boxes[1])
         return MixPlan(chosen("source"), chosen("mask"), chosen("lam"), translation, box)

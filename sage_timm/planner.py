@@ -59,10 +59,10 @@ class Planner:
                 that the host need not wait).
         """
         check_target(target, count, self.num_classes, self.multi_label, self.name)
-        if target.ndim == 1:
+        if target.ndim == 1 and self.num_classes is not None:
             self.checks.labels(target, self.num_classes, self.name)
         target = target.to(device or target.device)
-        if target.ndim == 1:
+        if target.ndim == 1 and self.num_classes is not None:
             target = target.long()[:, None] == torch.arange(self.num_classes, device=target.device)
         return target.float()
 
@@ -93,7 +93,8 @@ class Planner:
             self.checks.saliency(saliency)
             saliency = saliency.float().nan_to_num(0, 0, 0).clamp_min(0)
             std = self.source.std
-        return self.method(Batch(images, saliency, partner, lam, alpha, std if normalized else (1.0,)))
+        batch = Batch(images, saliency, partner, lam, alpha, std if normalized else (1.0,))  # type: ignore[arg-type]
+        return self.method(batch)
 
     def warn_if_alone(self, images: Sequence | torch.Tensor) -> None:
         """Warn where a batch of one image has no partner and stays as it is."""

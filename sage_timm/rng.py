@@ -1,7 +1,7 @@
 """The random generators that mixes are drawn from: NumPy's and torch's global ones, as in timm."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ def generator_state() -> dict:
 
     That of NumPy's generator (MT19937), of torch's on the CPU and, where CUDA is in use, on the current device.
     """
-    name, keys, *rest = np.random.get_state()
+    legacy: Any = np.random.get_state()
+    name, keys, *rest = legacy
     state = {"numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest), "torch": torch.get_rng_state()}
     if torch.cuda.is_initialized():
         state["cuda"] = torch.cuda.get_rng_state()
@@ -32,7 +33,7 @@ def set_generator_state(state: dict) -> None:
         torch.cuda.set_rng_state(state["cuda"].cpu())
 
 
-def _fits(state: object) -> bool:
+def _fits(state: Any) -> bool:
     """Whether all of a state can be set; NumPy itself crashes on a position outside its keys."""
     try:
         name, keys, position, has_gauss, gauss = state["numpy"]

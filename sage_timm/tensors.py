@@ -63,7 +63,7 @@ def gaussian_blur(maps: torch.Tensor, sigma: float, radius: int | None = None) -
     return maps
 
 
-def resize(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def resize(images: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """Resize [B, C, H, W] with antialiasing; returned as it is where it has `size`."""
     if tuple(images.shape[-2:]) == tuple(size):
         return images

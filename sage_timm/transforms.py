@@ -29,7 +29,7 @@ def find_labels(inputs: Any) -> torch.Tensor:
     They are the second item of a tuple or list where that is a plain tensor; else, in a dict that is the second item or
     the sample itself, what stands under the key "labels", else under the first key with "label" in it, in any case.
     """
-    found = inputs
+    found: Any = inputs
     if isinstance(inputs, (tuple, list)):
         found = inputs[1] if len(inputs) > 1 else None
         if _is_plain(found):
@@ -103,7 +103,7 @@ class SageMix(v2.Transform):
         self.num_classes = None if num_classes is None else check_count("num_classes", num_classes, 1)
         if labels_getter != "default" and not callable(labels_getter):
             raise ValueError(f"`labels_getter` must be 'default' or a function, got {labels_getter!r}")
-        self.labels_getter = find_labels if labels_getter == "default" else labels_getter
+        self.labels_getter = find_labels if isinstance(labels_getter, str) else labels_getter
         try:
             made = create_method(method, **settings)
         except TypeError as error:

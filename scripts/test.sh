@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
-# Set up .venv where it is missing, then check the style and run the whole test suite: bash scripts/test.sh [PYTEST ARGS]
+# Everything that CI runs: set up .venv where it is missing, check style and types, run every test that needs no network:
+#   bash scripts/test.sh [PYTEST ARGS]
+# The fast loop is .venv/bin/pytest -n 2.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/venv.sh"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-exec .venv/bin/python -m pytest -n 2 "$@"
+.venv/bin/mypy
+exec .venv/bin/python -m pytest -n 2 -m "not network" "$@"

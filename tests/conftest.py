@@ -1,9 +1,19 @@
+import os
+
+import numpy as np
 import pytest
 import timm
 import torch
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from sage_timm import create_saliency
+
+# The same examples each time; `--hypothesis-profile nightly` or HYPOTHESIS_PROFILE=nightly draws new ones.
+checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
+settings.register_profile("ci", derandomize=True, database=None, deadline=None, suppress_health_check=checks)
+settings.register_profile("nightly", settings.get_profile("ci"), derandomize=False, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 def pytest_addoption(parser):
@@ -12,8 +22,6 @@ def pytest_addoption(parser):
 
 @pytest.fixture(autouse=True)
 def seeded():
-    import numpy as np
-
     np.random.seed(0)
     torch.manual_seed(0)
     torch.set_num_threads(1)

@@ -77,7 +77,9 @@ def mix_images(images, plan) -> np.ndarray:
     mixed = np.zeros_like(images)
     for i, sources in enumerate(plan.source.tolist()):
         for k, source in enumerate(sources):
-            from_y, from_x = y, x
+            image, from_y, from_x = images[source], y, x
+            if plan.box is not None and k == 1:
+                image = shrink(image, *plan.box[i].tolist())
             if plan.translation is not None:
                 move = plan.translation.numpy()
                 move = move[min(i, len(move) - 1), min(k, move.shape[1] - 1)]
@@ -85,8 +87,26 @@ def mix_images(images, plan) -> np.ndarray:
                 from_y, from_x = y - move[0, tile_y, tile_x], x - move[1, tile_y, tile_x]
             mask = plan.mask[i, k].double().numpy()
             seen = (mask > 0) & (from_y >= 0) & (from_y < height) & (from_x >= 0) & (from_x < width)
-            mixed[i][:, seen] += mask[seen] * images[source][:, from_y[seen], from_x[seen]]
+            mixed[i][:, seen] += mask[seen] * image[:, from_y[seen], from_x[seen]]
     return mixed
+
+
+def shrink(image: np.ndarray, top: int, bottom: int, left: int, right: int) -> np.ndarray:
+    """Show the whole image [C, h, w] in a box of the frame, 0 outside: each pixel a mean under a triangle."""
+    frame = np.zeros_like(image)
+    for y in range(top, bottom):
+        for x in range(left, right):
+            rows = triangle(y - top, bottom - top, image.shape[1])
+            columns = triangle(x - left, right - left, image.shape[2])
+            frame[:, y, x] = np.einsum("chw,h,w->c", image, rows, columns)
+    return frame
+
+
+def triangle(place: int, count: int, side: int) -> np.ndarray:
+    """Weigh the `side` cells that `count` pixels cover for one of these: 1 at its middle, 0 a pixel's width away."""
+    width = side / count
+    weights = np.array([max(0, 1 - abs(cell + 0.5 - (place + 0.5) * width) / width) for cell in range(side)])
+    return weights / weights.sum()
 
 
 def mix_target(weights, plan) -> np.ndarray:

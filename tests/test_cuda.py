@@ -10,7 +10,7 @@ from sage_timm.methods.sage_search import TIE, rearrange, retained_saliency
 from sage_timm.plan import Batch
 from sage_timm.tensors import unit_mass
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 
 def make_mixup(name, model, **settings):
@@ -111,3 +111,13 @@ def test_methods_without_a_solver_make_nobody_wait(name):
         mixup(images, target)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_loaded_state_repeats_the_devices_draws():
+    mixup = create_mixup("cutmix", num_classes=5)
+    state, images, target = mixup.state_dict(), torch.randn(8, 3, 32, 32, device="cuda"), torch.arange(8) % 5
+    first = mixup(images, target)
+    expected = torch.rand(5, device="cuda")
+    mixup.load_state_dict(state)
+    again = mixup(images, target)
+    assert torch.equal(first[0], again[0]) and torch.equal(torch.rand(5, device="cuda"), expected)

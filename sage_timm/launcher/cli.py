@@ -48,11 +48,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 class Launch(contextlib.ExitStack):
-    """A script that is run: it has a session from when a mixer is asked for, on the command line or in its YAML.
-
-    Args:
-        given: flags of the command line, those alone that were given.
-    """
+    """A script that is run with the flags `given`: it has a session from when a flag or its YAML asks for a mixer."""
 
     def __init__(self, given: dict[str, Any]) -> None:
         super().__init__()
@@ -60,7 +56,7 @@ class Launch(contextlib.ExitStack):
         self.session: Session | None = None
 
     def read(self, args: dict[str, Any]) -> None:
-        """Start the session or change its settings by what the script parsed; may change its --mixup in place."""
+        """Start the session, or change its settings by what the script parsed; may change the script's --mixup."""
         with refusing():
             settings = read_settings(self.given, args)
         if settings is None:
@@ -74,20 +70,19 @@ class Launch(contextlib.ExitStack):
         if settings.mixup is not None:
             args["mixup"] = settings.mixup
 
-    def note_unused(self) -> None:
-        """Say, once, which flags do nothing because no mixer was asked for."""
-        if self.given:
-            say(f"{', '.join(map(flag, self.given))} has no effect without --sage or --mixer")
-            self.given = {}
-
     def finish(self) -> None:
         """Exit with one line where a mixer was asked for and the script never built a Mixup."""
         if self.session is None:
             self.note_unused()
         elif self.session.mixup is None:
-            refuse(
-                f"{self.session.settings.asked} was given, but the script never built timm's Mixup; nothing was mixed"
-            )
+            asked = self.session.settings.asked
+            refuse(f"{asked} was given, but the script never built timm's Mixup; nothing was mixed")
+
+    def note_unused(self) -> None:
+        """Say, once, which flags do nothing because no mixer was asked for."""
+        if self.given:
+            say(f"{', '.join(map(flag, self.given))} has no effect without --sage or --mixer")
+            self.given = {}
 
 
 def _run_as_main(script: str, argv: list[str]) -> None:

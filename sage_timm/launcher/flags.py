@@ -1,7 +1,7 @@
 """The launcher's flags."""
 
 import argparse
-from typing import Any
+import functools
 
 from timm.utils import ParseKwargs
 
@@ -40,48 +40,33 @@ class _MixerSettings(ParseKwargs):
             parser.error(f"{option_string} takes NAME=VALUE, got {' '.join(values)}")
 
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "--sage": dict(action="store_true", help="mix by SAGE; --mixup is its Beta parameter, --cutmix keeps its share"),
-    "--mixer": dict(choices=tuple(METHODS), help="mix by this method in place of Mixup; sage is the same as --sage"),
-    "--mixer-kwargs": dict(nargs="*", action=_MixerSettings, help="NAME=VALUE ...: the method's own settings"),
-    "--save-mixed": dict(
-        type=int, metavar="N", help="write the first N mixed batches as pictures, in the folder mixed of --output"
-    ),
-    "--saliency": dict(choices=tuple(SOURCES), help=f"saliency source (default: {DEFAULT_SOURCE})"),
-    "--saliency-model": dict(metavar="NAME", help=f"timm model the saliency comes from (default: {DEFAULT_MODEL})"),
-    "--saliency-checkpoint": dict(metavar="PATH", help="local weights of the saliency model"),
-    "--saliency-size": dict(type=int, metavar="N", help="side in pixels at which the saliency is computed"),
-    "--sage-lam-max": dict(
-        type=float, metavar="A", help=f"largest share of the own image's saliency (default: {SAGE.lam_max})"
-    ),
-    "--sage-search-fraction": dict(
-        type=float, metavar="F", help=f"share of translations tried (default: {SAGE.search_fraction}, all)"
-    ),
-}
-
-
 def flag(name: str) -> str:
     """Return the flag whose value argparse stores under `name`."""
     return "--" + name.replace("_", "-")
 
 
 def add_flags(parser: argparse.ArgumentParser, **common) -> None:
-    """Add the launcher's flags to a parser, as a group.
-
-    Args:
-        parser: what to change.
-        **common: arguments of `add_argument` for all of them.
-
-    Raises:
-        ValueError: the parser has a flag of the same name already.
-    """
-    if taken := sorted(OPTIONS.keys() & parser._option_string_actions.keys()):
-        raise ValueError(f"the script has a flag {taken[0]} of its own; run it without `-m sage_timm`")
+    """Add the launcher's flags as a group, with `common` arguments; ValueError where a parser has one of its own."""
     group = parser.add_argument_group(GROUP, "saliency-guided mixing in place of Mixup")
-    for option, settings in OPTIONS.items():
-        group.add_argument(option, **settings, **common)
+    add = functools.partial(group.add_argument, **common)
+    try:
+        add("--sage", action="store_true", help="mix by SAGE; --mixup is its Beta parameter, --cutmix keeps its share")
+        add("--mixer", choices=tuple(METHODS), help="mix by this method; sage is the same as --sage")
+        add("--mixer-kwargs", nargs="*", action=_MixerSettings, help="NAME=VALUE ...: the method's own settings")
+        add("--save-mixed", type=int, metavar="N", help="write the first N mixed batches as pictures, in OUTPUT/mixed")
+        add("--saliency", choices=tuple(SOURCES), help=f"saliency source (default: {DEFAULT_SOURCE})")
+        add("--saliency-model", metavar="NAME", help=f"timm model the saliency comes from (default: {DEFAULT_MODEL})")
+        add("--saliency-checkpoint", metavar="PATH", help="local weights of the saliency model")
+        add("--saliency-size", type=int, metavar="N", help="side in pixels at which the saliency is computed")
+        own = f"largest share of the own image's saliency (default: {SAGE.lam_max})"
+        add("--sage-lam-max", type=float, metavar="A", help=own)
+        tried = f"share of translations tried (default: {SAGE.search_fraction}, all)"
+        add("--sage-search-fraction", type=float, metavar="F", help=tried)
+    except argparse.ArgumentError as error:
+        taken = error.argument_name
+        raise ValueError(f"the script has a flag {taken} of its own; run it without `-m sage_timm`") from None
 
 
-def has_flags(parser: argparse.ArgumentParser) -> bool:
-    """Tell whether a parser has the launcher's flags, added or inherited from a parent parser."""
-    return any(group.title == GROUP for group in parser._action_groups)
+def flags_of(parser: argparse.ArgumentParser) -> list[str]:
+    """Return the launcher's flags that a parser has, added or inherited from a parent, by the names of their values."""
+    return [action.dest for action in parser._actions if action.container.title == GROUP]  # type: ignore[attr-defined]

@@ -16,11 +16,7 @@ PATIENCE = 10
 
 
 class Monitor:
-    """Counts the batches of a run and fails where mixing was asked for and does not happen.
-
-    Args:
-        asked: the flag that asked for mixing.
-    """
+    """Counts the batches of a run and fails where mixing was `asked` for, by that flag, and does not happen."""
 
     def __init__(self, asked: str) -> None:
         self.asked = asked
@@ -28,16 +24,7 @@ class Monitor:
         self.enabled = True
 
     def batch(self, mixup: MethodMixup, size: int, mixed: bool) -> None:
-        """Count a batch that came through Mixup.
-
-        Args:
-            mixup: what it came through.
-            size: number of images.
-            mixed: whether any of them was mixed.
-
-        Raises:
-            RuntimeError: mixing was due so often that its absence is no chance, or this is a process of a DataLoader.
-        """
+        """Count a batch of `size` images that came through `mixup`; RuntimeError where mixing does not happen."""
         if torch.utils.data.get_worker_info() is not None:
             raise RuntimeError(
                 "sage_timm mixes in the training process, on its device: call Mixup after the DataLoader"
@@ -72,18 +59,7 @@ def save_picture(
     plan: MixPlan,
     statistics: tuple[Sequence[float], Sequence[float]] | None,
 ) -> None:
-    """Draw a mixed batch to a file.
-
-    Args:
-        path: the file; its folder is made.
-        images: [B, C, H, W], before mixing.
-        target: [B] labels or [B, N] class weights of the images.
-        plan: how they are mixed.
-        statistics: per-channel mean and std the images are normalised with; None where unknown.
-
-    Raises:
-        OSError: the file can't be written.
-    """
+    """Draw a mixed batch to a file: images [B, C, H, W] before mixing, target [B] or [B, N], mean and std if known."""
     labels = target if target.ndim == 1 else target.argmax(1)
     images = images.float()
     if statistics is not None:

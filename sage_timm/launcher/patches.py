@@ -7,11 +7,12 @@ the names that a script imported, so that it does not matter when, whence and as
 import argparse
 import contextlib
 import functools
+import importlib.metadata
 import inspect
 import pkgutil
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import timm.data.loader
 from timm.data import FastCollateMixup, Mixup
@@ -19,7 +20,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ..mixup import MethodMixup
 from .console import refuse, refusing
-from .flags import OPTIONS, add_flags, has_flags
+from .flags import add_flags, flags_of
 from .session import Session, SessionMixup
 
 
@@ -60,118 +61,89 @@ class DeferredCollate(FastCollateMixup):
         return functools.partial, (self.plain(),)
 
 
-def _mixup_init(original: Callable, session: Session) -> Callable:
-    stand_ins = {Mixup: SessionMixup, FastCollateMixup: DeferredCollate}
-
-    def __init__(self, *args, **kwargs) -> None:
-        if stand_in := stand_ins.get(type(self)):
-            self.__class__ = stand_in
-            with refusing():
-                self.__init__(session, *args, **kwargs)
-        elif isinstance(self, MethodMixup):
-            original(self, *args, **kwargs)
-        else:
-            kind = type(self)
-            refuse(
-                f"{session.settings.asked} can't replace {kind.__module__}.{kind.__qualname__}, the script's own "
-                f"subclass of timm's {kind.__mro__[1].__name__}; use timm's class, or run without `-m sage_timm`"
-            )
-
-    return __init__
+# What stands in for timm's and torch's functions: called with the original, the session and the call's arguments.
 
 
-def _prefetcher_init(original: Callable, session: Session) -> Callable:
-    def __init__(self, *args, **kwargs) -> None:
-        arguments = _bound(original, self, *args, **kwargs)
-        collate = getattr(arguments["loader"], "collate_fn", None)
-        if isinstance(collate, DeferredCollate):
-            collate.attached = True
-            session.note_statistics(arguments["mean"], arguments["std"])
-        original(self, *args, **kwargs)
-
-    return __init__
-
-
-def _prefetcher_iter(original: Callable, session: Session) -> Callable:
-    def __iter__(self) -> Iterator:
-        collate = getattr(self.loader, "collate_fn", None)
-        batches = original(self)
-        return (collate.mixup(*batch) for batch in batches) if isinstance(collate, DeferredCollate) else batches
-
-    return __iter__
-
-
-def _multi_epochs_init(original: Callable, session: Session) -> Callable:
-    # It may start its workers at once, before PrefetchLoader gets it.
-    def __init__(self, *args, **kwargs) -> None:
-        if isinstance(collate := kwargs.get("collate_fn"), DeferredCollate):
-            collate.attached = True
-        original(self, *args, **kwargs)
-
-    return __init__
-
-
-def _training_transform(original: Callable, session: Session) -> Callable:
-    @functools.wraps(original)
-    def transform(*args, **kwargs):
-        arguments = _bound(original, *args, **kwargs)
-        session.note_statistics(arguments["mean"], arguments["std"])
-        return original(*args, **kwargs)
-
-    return transform
-
-
-def _model_entrypoint(original: Callable, session: Session) -> Callable:
-    @functools.wraps(original)
-    def model_entrypoint(*args, **kwargs) -> Callable:
-        create = original(*args, **kwargs)
-
-        @functools.wraps(create)
-        def noted(*args, **kwargs):
-            model = create(*args, **kwargs)
-            if session.settings.saliency == "self":
-                session.models.append(model)
-            return model
-
-        return noted
-
-    return model_entrypoint
-
-
-def _start_processes(original: Callable, session: Session) -> Callable:
-    def start_processes(*args, **kwargs) -> None:
+def _mixup_init(original: Callable, session: Session, mixup: Any, *args, **kwargs) -> None:
+    """Turn timm's mixers into the session's; both classes share this `__init__`."""
+    kind = type(mixup)
+    if kind in (Mixup, FastCollateMixup):
+        mixup.__class__ = SessionMixup if kind is Mixup else DeferredCollate
+        with refusing():
+            mixup.__init__(session, *args, **kwargs)
+    elif isinstance(mixup, MethodMixup):
+        original(mixup, *args, **kwargs)
+    else:
         refuse(
-            f"{session.settings.asked} does not reach processes that a script spawns itself; start them by "
-            "torchrun ... -m sage_timm SCRIPT"
+            f"{session.settings.asked} can't replace {kind.__module__}.{kind.__qualname__}, a subclass of timm's "
+            "Mixup; use timm's own class in the script, or run it without `-m sage_timm`"
         )
 
-    return start_processes
+
+def _prefetcher_init(original: Callable, session: Session, *args, **kwargs) -> None:
+    arguments = _bound(original, *args, **kwargs)
+    if _attach(getattr(arguments["loader"], "collate_fn", None)):
+        session.note_statistics(arguments["mean"], arguments["std"])
+    original(*args, **kwargs)
 
 
-# A module or class, what is replaced in it, and what makes the replacement of the original and a session.
-SEAMS: tuple[tuple[str, str, Callable[[Callable, Session], Callable]], ...] = (
-    ("timm.data.mixup:Mixup", "__init__", _mixup_init),
-    ("timm.data.loader:PrefetchLoader", "__init__", _prefetcher_init),
-    ("timm.data.loader:PrefetchLoader", "__iter__", _prefetcher_iter),
-    ("timm.data.loader:MultiEpochsDataLoader", "__init__", _multi_epochs_init),
-    ("timm.data.transforms_factory:", "transforms_imagenet_train", _training_transform),
-    ("timm.data.transforms_factory:", "transforms_noaug_train", _training_transform),
-    ("timm.models._factory:", "model_entrypoint", _model_entrypoint),
-    ("torch.multiprocessing:", "start_processes", _start_processes),
-    ("torch.multiprocessing.spawn:", "start_processes", _start_processes),
+def _prefetcher_iter(original: Callable, session: Session, loader: Any) -> Iterator:
+    collate = getattr(loader.loader, "collate_fn", None)
+    batches = original(loader)
+    return (collate.mixup(*batch) for batch in batches) if isinstance(collate, DeferredCollate) else batches
+
+
+def _multi_epochs_init(original: Callable, session: Session, *args, **kwargs) -> None:
+    """Attach early: older versions of this loader start their workers before PrefetchLoader gets it."""
+    _attach(kwargs.get("collate_fn"))
+    original(*args, **kwargs)
+
+
+def _training_transform(original: Callable, session: Session, *args, **kwargs) -> Any:
+    arguments = _bound(original, *args, **kwargs)
+    session.note_statistics(arguments["mean"], arguments["std"])
+    return original(*args, **kwargs)
+
+
+def _model_entrypoint(original: Callable, session: Session, *args, **kwargs) -> Callable:
+    create = original(*args, **kwargs)
+
+    def noted(*args, **kwargs):
+        session.models.append(create(*args, **kwargs))
+        return session.models[-1]
+
+    return noted if session.settings.saliency == "self" else create
+
+
+def _start_processes(original: Callable, session: Session, *args, **kwargs) -> NoReturn:
+    refuse(
+        f"{session.settings.asked} does not reach processes that a script spawns itself; start them by "
+        "torchrun ... -m sage_timm SCRIPT"
+    )
+
+
+# A module or class, what is replaced in it, and what stands in.
+SEAMS: tuple[tuple[str, str, Callable], ...] = (
+    ("timm.data.mixup.Mixup", "__init__", _mixup_init),
+    ("timm.data.loader.PrefetchLoader", "__init__", _prefetcher_init),
+    ("timm.data.loader.PrefetchLoader", "__iter__", _prefetcher_iter),
+    ("timm.data.loader.MultiEpochsDataLoader", "__init__", _multi_epochs_init),
+    ("timm.data.transforms_factory", "transforms_imagenet_train", _training_transform),
+    ("timm.data.transforms_factory", "transforms_noaug_train", _training_transform),
+    ("timm.models._factory", "model_entrypoint", _model_entrypoint),
+    ("torch.multiprocessing", "start_processes", _start_processes),
+    ("torch.multiprocessing.spawn", "start_processes", _start_processes),
 )
 
 
 @contextlib.contextmanager
 def installed(session: Session) -> Iterator[None]:
-    """Let timm mix by a session within the context.
-
-    Exits with one line where this timm lacks something that is to be replaced.
-    """
-    originals = [_original(owner, name) for owner, name, _ in SEAMS]
+    """Let timm mix by a session within the context; exits with one line where an inner name is missing."""
+    _find("timm.data.loader", "fast_collate")
+    found = [(*_find(owner, name), name, stand_in) for owner, name, stand_in in SEAMS]
     with contextlib.ExitStack() as undo:
-        for (owner, original), (_, name, make) in zip(originals, SEAMS, strict=True):
-            undo.enter_context(_replaced(owner, name, make(original, session)))
+        for owner, original, name, stand_in in found:
+            undo.enter_context(_replaced(owner, name, _wrapped(original, stand_in, session)))
         undo.callback(register_optimizer_step_post_hook(lambda *_: session.monitor.step()).remove)
         yield
 
@@ -181,14 +153,12 @@ def flags_on_parsers(given: dict[str, Any], parsed: Callable[[dict[str, Any]], N
     """Add the launcher's flags, within the context, to every parser that has a flag --mixup.
 
     All parsers get them before anything is parsed: a script may compare the keys of its config file with the flags of
-    a second parser before that one parses.
-
-    Args:
-        given: flags that were given to the launcher; they overrule what such a parser parsed.
-        parsed: gets what such a parser parsed, a dict that it may change.
+    a second parser before that one parses. `parsed` gets what such a parser parsed, overruled by the flags `given` to
+    the launcher, as a dict that it may change.
     """
     parsers: weakref.WeakSet[argparse.ArgumentParser] = weakref.WeakSet()
-    init, parse = argparse.ArgumentParser.__init__, argparse.ArgumentParser.parse_known_args
+    kind = argparse.ArgumentParser
+    init, parse = kind.__init__, kind.parse_known_args
 
     def __init__(self, *args, **kwargs) -> None:
         init(self, *args, **kwargs)
@@ -196,18 +166,20 @@ def flags_on_parsers(given: dict[str, Any], parsed: Callable[[dict[str, Any]], N
 
     def parse_known_args(self, args=None, namespace=None):
         for parser in list(parsers):
-            if "--mixup" in parser._option_string_actions and not has_flags(parser):
+            if "--mixup" in parser._option_string_actions and not flags_of(parser):
                 with refusing():
                     add_flags(parser)
         namespace, rest = parse(self, args, namespace)
-        if has_flags(self):
-            _check_keys(vars(namespace), {action.dest for action in self._actions})
-            vars(namespace).update(given)
-            parsed(vars(namespace))
+        if ours := flags_of(self):
+            values = vars(namespace)
+            for name in sorted(values.keys() - {action.dest for action in self._actions}):
+                if name.startswith(("sage", "salien", "mixer", "save_mixed")):
+                    refuse(f"the key {name!r} of the config file is none of {', '.join(ours)}")
+            values.update(given)
+            parsed(values)
         return namespace, rest
 
-    parser = argparse.ArgumentParser
-    with _replaced(parser, "__init__", __init__), _replaced(parser, "parse_known_args", parse_known_args):
+    with _replaced(kind, "__init__", __init__), _replaced(kind, "parse_known_args", parse_known_args):
         yield
 
 
@@ -221,24 +193,26 @@ def _replaced(owner: Any, name: str, new: Callable) -> Iterator[None]:
         setattr(owner, name, original)
 
 
-def _check_keys(parsed: dict[str, Any], known: set[str]) -> None:
-    """Refuse keys of a config file that look like mistyped flags of the launcher."""
-    for name in sorted(parsed.keys() - known):
-        if name.startswith(("sage", "salien", "mixer", "save_mixed")):
-            ours = ", ".join(option[2:].replace("-", "_") for option in OPTIONS)
-            refuse(f"the key {name!r} of the config file is none of {ours}")
+def _wrapped(original: Callable, stand_in: Callable, session: Session) -> Callable:
+    return functools.wraps(original)(lambda *args, **kwargs: stand_in(original, session, *args, **kwargs))
 
 
-def _original(owner: str, name: str) -> tuple[Any, Any]:
-    """Return a module or class and what is to be replaced in it."""
+def _find(owner: str, name: str) -> tuple[Any, Any]:
+    """Return a module or class and what it has under a name."""
     try:
         found = pkgutil.resolve_name(owner)
         return found, vars(found)[name]
     except (AttributeError, ImportError, KeyError):
-        refuse(
-            f"timm {timm.__version__} has no {owner.strip(':').replace(':', '.')}.{name}, which sage_timm replaces; "
-            "use a timm between 1.0.16 and 1.0.31"
-        )
+        package = owner.partition(".")[0]
+        version = importlib.metadata.version(package)
+        refuse(f"{package} {version} has no {owner}.{name}, which sage_timm needs; use timm 1.0.16 to 1.0.31")
+
+
+def _attach(collate: object) -> bool:
+    """Tell whether a collate is ours, and let it know that a PrefetchLoader mixes its batches."""
+    if isinstance(collate, DeferredCollate):
+        collate.attached = True
+    return isinstance(collate, DeferredCollate)
 
 
 def _bound(function: Callable, *args, **kwargs) -> dict[str, Any]:

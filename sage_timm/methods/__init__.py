@@ -1,7 +1,7 @@
 """One file per mixing method; each turns a `Batch` into a `MixPlan`."""
 
+import inspect
 from collections.abc import Callable
-from dataclasses import fields
 from typing import ClassVar, Protocol
 
 from ..plan import Batch, MixPlan
@@ -13,6 +13,8 @@ from .puzzlemix import PuzzleMix
 from .resizemix import ResizeMix
 from .sage import SAGE
 from .saliencymix import SaliencyMix
+
+__all__ = ["METHODS", "SAGE", "CoMixup", "CutMix", "Method", "Mixup", "PuzzleMix", "SaliencyMix", "create_method"]
 
 
 class Method(Protocol):
@@ -51,7 +53,7 @@ def create_method(name: str, /, **settings) -> Method:
     """
     if not isinstance(name, str) or name not in METHODS:
         raise ValueError(f"`method` must be one of {', '.join(METHODS)}, got {name!r}")
-    known = [field.name for field in fields(METHODS[name])]
+    known = list(inspect.signature(METHODS[name]).parameters)
     if unknown := sorted(set(settings) - set(known)):
         has = f"has {', '.join(known)}" if known else "has no settings of its own"
         raise TypeError(f"{name} {has}, got {', '.join(unknown)}")

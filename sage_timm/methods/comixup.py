@@ -198,7 +198,7 @@ class CoMixup:
     def __call__(self, batch: Batch) -> MixPlan:
         """Make the plan of a batch."""
         count = len(batch.images)
-        grid = tuple(min(self.block_num, side) for side in batch.size)
+        grid = (min(self.block_num, batch.size[0]), min(self.block_num, batch.size[1]))
         parts = math.ceil(count / self.part)
         member = np.full((parts, math.ceil(count / parts)), -1)
         for row, images in zip(member, np.array_split(np.arange(count), parts), strict=True):

@@ -31,7 +31,7 @@ def smoothness(images: torch.Tensor, partner: torch.Tensor, grid: tuple[int, int
         (p, q) is the mean absolute difference with image p (1 own, 0 partner) above or left and image q below or right.
     """
     cells = [max(1, side // blocks // neigh_size) for side, blocks in zip(images.shape[-2:], grid, strict=True)]
-    pooled = F.adaptive_avg_pool2d(images, [blocks * cell for blocks, cell in zip(grid, cells, strict=True)])
+    pooled = F.adaptive_avg_pool2d(images, (grid[0] * cells[0], grid[1] * cells[1]))
 
     def across(image: torch.Tensor, cell: int, other: int) -> torch.Tensor:
         last, first = image[:, :, cell - 1 : -1 : cell], image[:, :, cell::cell]
@@ -134,7 +134,7 @@ def block_moves(order: torch.Tensor, grid: tuple[int, int], size: tuple[int, int
     Where `size` is no multiple of `grid`, blocks differ by a pixel; a place is then filled from its block's first pixel
     on, or from the frame's last ones.
     """
-    moves = []
+    moves: list[torch.Tensor] = []
     for side, count, index in zip(size, grid, (order // grid[1], order % grid[1]), strict=True):
         edge = -(torch.arange(count + 1, device=order.device) * -side // count)
         place = torch.arange(count, device=order.device).view((-1, 1) if not moves else (1, -1)).expand(grid).flatten()
@@ -206,7 +206,7 @@ class PuzzleMix:
     def __call__(self, batch: Batch) -> MixPlan:
         """Make the plan of a batch."""
         blocks = self.block_num or 2 ** int(torch.randint(1, 5, ()))
-        grid = tuple(min(blocks, side) for side in batch.size)
+        grid = (min(blocks, batch.size[0]), min(blocks, batch.size[1]))
         level = self.mask_levels(batch, grid)
         return self.moved(batch, torch.from_numpy(level).to(batch.lam) / (self.n_labels - 1))
 
@@ -253,7 +253,7 @@ class PuzzleMix:
         most = 16 // max(grid)
         t_size = self.t_size or (4 if min(size) <= 32 else max(size))
         parts = [max(1, min(most, side // count // t_size)) for side, count in zip(size, grid, strict=True)]
-        tiles = tuple(count * part for count, part in zip(grid, parts, strict=True))
+        tiles = (grid[0] * parts[0], grid[1] * parts[1])
         maps = unit_mass(F.adaptive_avg_pool2d(batch.saliency, tiles))[:, 0]
         moves = []
         for own, weight in ((maps, mask), (maps[batch.partner], 1 - mask)):

@@ -19,7 +19,8 @@ def saliency_mask(own: torch.Tensor, other: torch.Tensor, translation: torch.Ten
     where both maps are 0 inside the frame.
 
     Args:
-        own, other: [B, 1, H, W] float32, non-negative, with the mixing ratio in their mass.
+        own: [B, 1, H, W] float32, non-negative, with the mixing ratio in its mass.
+        other: [B, 1, H, W], the partner's map, likewise.
         translation: [B, 2] int64, (dy, dx) in cells of the maps.
         ratio: [B] float32.
 

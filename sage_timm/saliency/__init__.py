@@ -1,7 +1,7 @@
 """Saliency sources: (images, target) -> maps [B, 1, h, w]; the registry is `SOURCES`."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import nn
 
@@ -12,7 +12,7 @@ from .spectral import Spectral
 
 __all__ = ["DEFAULT_MODEL", "SOURCES", "Saliency", "Source", "create_saliency", "resolve"]
 
-SOURCES: dict[str, type[Saliency]] = {
+SOURCES: dict[str, Callable[..., Saliency]] = {
     "gradient": Gradient,
     "feature": Feature,
     "activation": Activation,
@@ -45,8 +45,9 @@ def create_saliency(
         size: side in pixels that images are resized to for the model. Default: half the input size of pretrained
             weights (112 for 224; all 224 for tf_efficientnet_lite0), the images' own size for a checkpoint or a module,
             64 for 'spectral'.
-        mean, std: per-channel statistics the training images are normalised with, for images in [0, 1]. Default:
-            assumed to be those of the model.
+        mean: per-channel mean the training images are normalised with, for images in [0, 1]. Default: assumed to be
+            that of the model.
+        std: per-channel standard deviation, likewise.
         in_chans: channels of the images.
         **settings: `blur`, `power`, `grid` and `floor`, see `Saliency`. Default blur: 1/32 of the side for gradients
             (the authors' 1 px at 32 px), 1/8 for 'feature', 0 for 'activation', 1/16 for 'spectral'. Default floor:

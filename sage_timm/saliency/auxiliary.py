@@ -5,6 +5,7 @@ import copy
 import os
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
@@ -109,11 +110,12 @@ def _freeze(module: nn.Module, origin: str, mean, std, size) -> Auxiliary:
     module.float().eval().requires_grad_(False)
     for parameter in module.parameters():
         parameter.grad = None
-    if getattr(module, "pretrained_cfg", None):
+    pretrained: Any = getattr(module, "pretrained_cfg", None)
+    if pretrained:
         config = resolve_model_data_config(module)
         mean, std = mean or config["mean"], std or config["std"]
         built_for = getattr(getattr(module, "patch_embed", None), "img_size", None)
-        if built_for or module.pretrained_cfg.get("fixed_input_size"):
+        if built_for or pretrained.get("fixed_input_size"):
             size = built_for or config["input_size"][1:]
     return Auxiliary(module, mean and tuple(mean), std and tuple(std), size, origin)
 

@@ -101,8 +101,8 @@ class Saliency:
             if self.power != 1:
                 peak = maps.amax((-2, -1), keepdim=True)
                 maps = (maps / peak.where(peak > 0, 1)) ** self.power
-            cells = [math.ceil(side / math.ceil(side / (self.grid or side))) for side in maps.shape[-2:]]
-            return self._above_floor(F.adaptive_avg_pool2d(maps, cells))
+            rows, columns = (math.ceil(side / math.ceil(side / (self.grid or side))) for side in maps.shape[-2:])
+            return self._above_floor(F.adaptive_avg_pool2d(maps, (rows, columns)))
 
     def _above_floor(self, maps: torch.Tensor) -> torch.Tensor:
         if not self.floor:

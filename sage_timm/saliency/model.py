@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +44,7 @@ class _ModelSaliency(Saliency):
         if len(self.mean) not in (1, images.shape[1]):
             raise ValueError(f"`mean` must hold one number for each of {images.shape[1]} channels, got {self.mean!r}")
         mean, std, own_mean, own_std = (
-            per_channel(s, images) for s in (self.mean, self.std, self.auxiliary.mean, self.auxiliary.std)
+            per_channel(s, images) for s in (self.mean, self.std, self.auxiliary.mean, self.auxiliary.std) if s
         )
         return (images * std + (mean - own_mean)) / own_std
 
@@ -170,7 +171,8 @@ class Activation(_ModelSaliency):
 
     def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
         with self.model_on(images.device) as model:
-            features = _run(lambda x: model.forward_intermediates(x, intermediates_only=True), self.model_input(images))
+            forward: Any = model.forward_intermediates
+            features = _run(lambda x: forward(x, intermediates_only=True), self.model_input(images))
         fine = [feature for feature in features if min(feature.shape[-2:]) >= 7]
         feature = fine[-1] if fine else max(features, key=lambda f: f.shape[-1] * f.shape[-2])
         return feature.float().norm(dim=1, keepdim=True)

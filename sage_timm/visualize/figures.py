@@ -155,7 +155,7 @@ def label_weights(plan: MixPlan, names: Sequence[str]) -> list[str]:
     """Say which labels each output has, as 'cat 0.62, dog 0.38'; equal ones are added up."""
     texts = []
     for sources, lam in zip(plan.source.tolist(), plan.lam.tolist(), strict=True):
-        total = {}
+        total: dict[str, float] = {}
         for source, share in zip(sources, lam, strict=True):
             if share > 0:
                 total[names[source]] = total.get(names[source], 0) + share

@@ -7,14 +7,16 @@ import torch
 import yaml
 from launcher.tools import SAGE, SCRIPTS, TRAIN
 
-from sage_timm.launcher.flags import OPTIONS, add_flags, has_flags
+from sage_timm.launcher.flags import add_flags, flag, flags_of
 from sage_timm.methods import METHODS
 from sage_timm.saliency import DEFAULT_MODEL, SOURCES
 
+parser = argparse.ArgumentParser(add_help=False)
+add_flags(parser)
+OPTIONS = [*map(flag, flags_of(parser))]
+
 
 def test_choices_and_defaults_are_those_of_the_package():
-    parser = argparse.ArgumentParser()
-    add_flags(parser)
     actions = {action.option_strings[0]: action for action in parser._actions}
     assert set(actions["--mixer"].choices) == set(METHODS) and set(actions["--saliency"].choices) == set(SOURCES)
     assert DEFAULT_MODEL in actions["--saliency-model"].help
@@ -22,9 +24,11 @@ def test_choices_and_defaults_are_those_of_the_package():
 
 def test_parsers_that_inherit_the_flags_have_them():
     parent = argparse.ArgumentParser(add_help=False)
-    assert not has_flags(parent)
+    assert flags_of(parent) == []
     add_flags(parent)
-    assert has_flags(parent) and has_flags(argparse.ArgumentParser(parents=[parent]))
+    child = argparse.ArgumentParser(parents=[parent])
+    child.add_argument("--other")
+    assert flags_of(child) == flags_of(parent) == [option[2:].replace("-", "_") for option in OPTIONS]
 
 
 def test_flags_stand_in_help(train, capsys):

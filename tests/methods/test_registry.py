@@ -57,7 +57,7 @@ def test_every_setting_shows_in_the_result(name):
         fixed = {} if name != "puzzlemix" else {"block_num": 8}
         return create_method(name, **{**fixed, **settings})(batch).mix_images(batch.images)
 
-    settings = [field for field in inspect.signature(METHODS[name]).parameters]
+    settings = list(inspect.signature(METHODS[name]).parameters)
     for setting in settings:
         assert not torch.equal(mixed(), mixed(**{setting: other[setting]})), setting
         assert setting in METHODS[name].__doc__, setting

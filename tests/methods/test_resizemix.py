@@ -4,6 +4,7 @@ import itertools
 from dataclasses import replace
 
 import pytest
+import reference
 import torch
 import torch.nn.functional as F
 from batches import make_batch
@@ -40,6 +41,9 @@ def test_a_shrunk_image_is_torchs_antialiased_resize(size, dtype):
     assert shrunk.dtype == torch.float64 if dtype == torch.float64 else shrunk.dtype == torch.float32
     for i in range(30):
         assert (shrunk[i] - resized(images[i], box[i], size)).abs().max() < 5e-5
+    for i in range(3):
+        slow = reference.shrink(images[i].double().numpy(), *box[i].tolist())
+        assert (shrunk[i].double() - torch.from_numpy(slow)).abs().max() < 5e-5
     whole = torch.tensor([[0, size[0], 0, size[1]]]).expand(30, -1)
     assert torch.equal(shrink(images, whole), images.to(shrunk.dtype)), "a box of the whole frame changes nothing"
     assert not shrink(images, torch.zeros(30, 4, dtype=torch.int64)).any(), "an empty box shows nothing"

@@ -1,13 +1,17 @@
 import argparse
 import copy
+import hashlib
+import http.server
 import json
 import os
 import pickle
+import threading
 import time
 
 import pytest
 import timm
 import torch
+from safetensors.torch import save as save_tensors
 from safetensors.torch import save_file
 
 from sage_timm import create_saliency
@@ -90,18 +94,64 @@ def test_pretrained_weights_in_the_hub_cache_need_no_network(tmp_path, monkeypat
     assert grey.model(torch.zeros(1, 1, 32, 32)).shape == (1, 1000)
 
 
-def test_pretrained_weights_come_from_timm_where_the_hub_answers(monkeypatch):
-    asked = []
+class Hub(http.server.BaseHTTPRequestHandler):
+    """Answers as the Hugging Face Hub does, with the files of `self.server.files` by path."""
 
-    def create_model(name, **kwargs):
-        asked.append((name, kwargs))
-        return timm.create_model("test_resnet")
+    def do_HEAD(self):
+        body = self.server.files.get(self.path, b"hub" if self.path == "/" else None)
+        self.server.asked.append((self.command, self.path))
+        self.send_response(404 if body is None else 200)
+        if body is not None:
+            self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
+            self.send_header("X-Repo-Commit", "0" * 40)
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        return body
 
-    monkeypatch.setattr(AUXILIARY + "._require_network", lambda name: None)
-    monkeypatch.setattr(AUXILIARY + ".try_to_load_from_cache", lambda *_: None)
-    monkeypatch.setattr(AUXILIARY + ".create_model", create_model)
-    load_auxiliary()
-    assert asked == [(DEFAULT_MODEL, {"pretrained": True, "in_chans": 3, "pretrained_cfg_overlay": None})]
+    def do_GET(self):
+        self.wfile.write(self.do_HEAD() or b"")
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub on this machine and an empty cache; the client is the real one."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        server.files, server.asked = {}, []
+        url = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+        template = url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def test_pretrained_weights_are_downloaded_once(hub):
+    model = timm.create_model("test_resnet")
+    hub.files["/timm/test_resnet.r160_in1k/resolve/main/model.safetensors"] = save_tensors(model.state_dict())
+    auxiliary = load_auxiliary("test_resnet.r160_in1k")
+    assert torch.allclose(logits(auxiliary.model), logits(model)) and auxiliary.size == (80, 80)
+    (path,) = hub.files
+    assert hub.asked.count(("GET", path)) == 1
+    hub.asked.clear()
+    assert torch.allclose(logits(load_auxiliary("test_resnet.r160_in1k").model), logits(model))
+    assert path not in dict(map(reversed, hub.asked)), "the second time they come from the cache"
+
+
+@pytest.mark.network
+def test_the_default_weights_are_on_the_hub(tmp_path, monkeypatch):
+    """What every first-time user downloads: some MB."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    auxiliary = load_auxiliary()
+    assert DEFAULT_MODEL in auxiliary.origin and auxiliary.size == (112, 112)
+    maps = create_saliency("gradient")(torch.randn(2, 3, 224, 224))
+    assert maps.shape == (2, 1, 56, 56) and maps.isfinite().all()
 
 
 def test_the_default_model_has_weights():

@@ -234,25 +234,30 @@ def assert_same_state(before, after):
 
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("name", SOURCES)
-def test_leaves_no_trace(name, fails, tiny_model, images):
+def test_leaves_no_trace(name, fails, tiny_model, images, monkeypatch):
     model = copy.deepcopy(tiny_model).train()
     model.layer1.eval()
     model(images).sum().backward()
     source = make(name, model)
-    if fails:
-        source.raw = lambda *_: (_ for _ in ()).throw(KeyError("from within"))
-        if name == "self":
-            del source.raw
-            model.forward = lambda x: (_ for _ in ()).throw(KeyError("from within"))
+    models = [model] if name == "spectral" else [model, source.auxiliary.model]
+
+    def failing(*_):
+        raise KeyError("from within")
+
+    if fails and name == "spectral":
+        monkeypatch.setattr(torch.fft, "ifft2", failing)
+    elif fails:
+        models[-1].conv1.register_forward_pre_hook(failing)
     target = F.one_hot(torch.tensor([0, 1, 2]), 5).float()
-    model_before, images_before, random = state(model), images.clone(), torch.get_rng_state()
+    before, images_before, random = [state(m) for m in models], images.clone(), torch.get_rng_state()
     version = images._version
     if fails:
-        with pytest.raises(KeyError):
+        with pytest.raises(KeyError, match="from within"):
             source(images, target)
     else:
         source(images, target)
-    assert_same_state(model_before, state(model))
+    for was, now in zip(before, models, strict=True):
+        assert_same_state(was, state(now))
     assert torch.equal(images, images_before) and images._version == version and images.grad is None
     assert torch.equal(random, torch.get_rng_state())
     assert torch.is_grad_enabled()
@@ -318,6 +323,19 @@ def test_half_precision_modules_are_frozen_in_float32(name, tiny_model, images):
 
 def test_self_runs_in_the_dtype_of_the_model(tiny_model, images):
     assert make("self", copy.deepcopy(tiny_model).bfloat16())(images).isfinite().all()
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_default_dtype_changes_nothing(name, tiny_model, images):
+    target = F.one_hot(torch.tensor([0, 1, 2]), 5).float()
+    settings = {} if name == "self" else {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
+    expected = make(name, tiny_model, **settings)(images, target)
+    torch.set_default_dtype(torch.float64)
+    try:
+        maps = make(name, tiny_model, **settings)(images, target)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert maps.dtype == torch.float32 and torch.equal(maps, expected)
 
 
 @pytest.mark.parametrize("name", SOURCES)

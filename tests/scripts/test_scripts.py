@@ -102,6 +102,7 @@ def test_pictures(tmp_path):
         assert Image.open(tmp_path / name).size == Image.open(ROOT / "docs" / name).size, f"{name} was not redrawn"
 
 
+@pytest.mark.slow
 def test_quickstart(tmp_path):
     """The main job in a fresh copy, with this environment as its .venv; a second run reuses what is there."""
     for name in ("sage_timm", "scripts", "pyproject.toml"):
@@ -289,8 +290,10 @@ def test_the_seed_of_visualize_decides_what_methods_draw(pictures, monkeypatch):
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
 
 
+@pytest.mark.slow
 def test_compare_measures_every_method(pictures, tmp_path):
     arguments = ["--data-dir", pictures, "--batch-size", "3", "--size", "24", "--batches", "2", "--repeats", "1"]
+    arguments += ["--saliency", "spectral", "--saliency-size", "16"]
     run = subprocess.run(
         [sys.executable, "-m", "scripts.bench.compare", *arguments, "--json", tmp_path / "figures.json"],
         capture_output=True,

@@ -257,7 +257,8 @@ def test_labels_out_of_range_are_an_error(surface, method):
 def test_draws_follow_the_seeds_of_the_generators_that_are_its_own(surface, method):
     batch, mix = make_batch(), surface.create(method, bump)
     first, second, third = (with_seed(seed, surface, mix, *batch) for seed in (0, 0, 1))
-    assert same(first, second) and not same(first, third)
+    assert same(first, second)
+    assert not same(first, third) or method == "guidedmixup", "which draws nothing"
 
     def states():
         return {"python": random.getstate(), "numpy": np.random.get_state()[1:3], "torch": torch.get_rng_state()}

@@ -375,6 +375,7 @@ def test_an_error_in_the_source_passes_through():
         SageMixup(num_classes=7, saliency=failing)(*batch())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("method", ["sage", "saliencymix", "comixup"])
 def test_a_resumed_run_mixes_as_the_uninterrupted_one(method, workers, image_folder, tmp_path):
@@ -414,13 +415,16 @@ def test_a_resumed_run_mixes_as_the_uninterrupted_one(method, workers, image_fol
 
 
 def test_the_state_holds_the_devices_generator_where_cuda_is_in_use(monkeypatch):
-    seen, state = [], torch.arange(16, dtype=torch.uint8)
-    for name, value in (("is_initialized", True), ("is_available", True), ("get_rng_state", state)):
-        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
-    monkeypatch.setattr(torch.cuda, "set_rng_state", seen.append)
+    """A generator on the CPU stands in for the device's: its draws repeat after loading."""
+    device = torch.Generator().manual_seed(5)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", device.get_state)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", device.set_state)
     mixup = SageMixup(num_classes=7, saliency=flat)
-    mixup.load_state_dict(mixup.state_dict())
-    assert len(seen) == 1 and torch.equal(seen[0], state)
+    state, expected = mixup.state_dict(), torch.rand(5, generator=device)
+    mixup.load_state_dict(state)
+    assert torch.equal(torch.rand(5, generator=device), expected)
 
 
 def damaged(**changes):
@@ -452,44 +456,42 @@ def test_what_is_no_state_sets_nothing(state):
     assert before["numpy"][2:] == after["numpy"][2:]
 
 
+class OnDevice(torch.Tensor):
+    """A tensor on the CPU that says it is on a CUDA device, as does all that is computed from it."""
+
+    is_cuda = True
+
+
+def on_device(*labels):
+    return torch.tensor(labels).as_subclass(OnDevice)
+
+
 def test_checks_on_a_device_act_once_their_outcome_has_arrived(monkeypatch):
-    """The device path on the CPU: the outcome is copied in the background and acted on when its event is done."""
+    """The outcome is copied in the background and acted on when its event is done."""
 
     class Event:
         done = False
 
         def record(self, stream):
-            assert stream == "stream of cuda:1"
+            pass
 
         def query(self):
             return Event.done
 
-    class OnDevice:
-        is_cuda, shape, dtype, device = True, (2,), torch.int64, "cuda:1"
-
-        def __init__(self, value):
-            self.value = value
-
     empty = torch.empty
-
-    class Host:
-        def __init__(self, *args, **kwargs):
-            assert kwargs.pop("pin_memory")
-            self.tensor = empty(*args, **kwargs)
-
-        def copy_(self, source, non_blocking):
-            assert non_blocking
-            return self.tensor.copy_(source.value)
-
     monkeypatch.setattr(torch.cuda, "Event", Event)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
-    monkeypatch.setattr(torch, "empty", Host)
-    monkeypatch.setattr(torch, "stack", lambda pair: OnDevice(torch.tensor([0, 11])))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    monkeypatch.setattr(torch, "empty", lambda *args, pin_memory, **kwargs: empty(*args, **kwargs))
     checks = ValueChecks()
-    checks.labels(torch.arange(3), 10)
+    checks.labels(on_device(3, 9, 0), 10)
+    checks.labels(on_device(3, 11, 0), 10)
+    checks.labels(on_device(5, -2, 1), 10)
     Event.done = True
     with pytest.raises(ValueError, match=r"labels in \[0, 9\], got 11"):
-        checks.labels(torch.arange(3), 10)
+        checks.labels(on_device(1), 10)
+    with pytest.raises(ValueError, match=r"labels in \[0, 9\], got -2"):
+        checks.labels(on_device(1), 10)
+    checks.labels(on_device(1), 10)
 
 
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])

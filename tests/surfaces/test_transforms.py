@@ -204,6 +204,7 @@ class Collate:
         return self.mix(*default_collate(batch))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 @pytest.mark.parametrize("method", ["sage", "puzzlemix"])
 def test_in_a_collate_fn_of_workers(start, method):
