@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..checks import check_count, check_library, check_number
 from ..methods import create_method
-from ..options import add_method_flags, add_saliency_flags, in_flags, saliency_settings
+from ..options import METHOD_FLAGS, SALIENCY_FLAGS, in_flags, saliency_settings
 from ..plan import Batch, MixPlan
 from ..saliency import SOURCES, create_saliency
 from .figures import draw_page, draw_plans
@@ -37,9 +37,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--lam", type=float, default=0.5, help="the Beta draw of every image, in [0, 1] (default: 0.5)")
     parser.add_argument("--seed", type=int, default=0, help="seed of what the methods draw themselves (default: 0)")
-    add_method_flags(parser, nargs="+", default=None)
+    for flag, settings in METHOD_FLAGS.items():
+        parser.add_argument(flag, **{"nargs": "+"} | settings)
     parser.add_argument("--sage-lam-max", type=float, default=0.6, metavar="A", help="SAGE's ratio is A x --lam (0.6)")
-    add_saliency_flags(parser, [name for name in SOURCES if name != "self"])
+    for flag, settings in SALIENCY_FLAGS.items():
+        frozen = {"choices": [name for name in SOURCES if name != "self"]} if flag == "--saliency" else {}
+        parser.add_argument(flag, **settings | frozen)
     return parser
 
 
