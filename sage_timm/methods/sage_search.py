@@ -8,26 +8,21 @@ For non-negative maps `own` and `other`, with m the other map moved by t and 0 o
 overlap, summed over a few terms: for any poles p_1 ... p_K > 0, with r_k(x) the product of (p_j - x) / (p_j + x) over
 j <= k,
 
-    a b / (a + b) * (1 - r_K(a) r_K(b)) = sum over k of p_k / 2 * (r_k-1(a) - r_k(a)) * (r_k-1(b) - r_k(b)),
+    a b / (a + b) * (1 - r_K(a) r_K(b)) = sum over k of p_k / 2 * (r_k-1(a) - r_k(a)) * (r_k-1(b) - r_k(b)).
 
-and with Zolotarev's poles (Wachspress, J. SIAM 1962) |r_K| is small on all of [SMALLEST, 1]. All (2h - 1)(2w - 1)
-translations cost a few FFTs. The approximation only ranks; the best few are computed exactly.
+With poles at equal ratios from the smallest to the largest value of the maps, r_K is small on all of them, and all
+(2h - 1)(2w - 1) translations cost a few FFTs. The approximation only ranks; the best few are computed exactly.
 """
 
 import torch
 import torch.nn.functional as F
 
-# Poles that make the largest |r_K(x)| on [SMALLEST, 1] smallest: K = 8 to search with, K = 12 to certify with. Each
-# pole times its mirror image in the list is SMALLEST.
-SMALLEST = 1e-4
-POLES = (0.8146982, 0.2691867, 0.07282985, 0.01939058, 0.005157143, 0.001373063, 0.0003714894, 0.0001227448)
-FINE_POLES = (0.909863, 0.4967071, 0.217294, 0.09075397, 0.03759281, 0.01555001)
-FINE_POLES += (0.006430863, 0.002660083, 0.00110188, 0.0004602059, 0.0002013259, 0.0001099067)
-FINE_ERROR = 7.49e-3  # largest |r_K(x)| of FINE_POLES on [SMALLEST, 1]
-
+TERMS = 4  # poles to search with
+FINE_TERMS = 12  # poles to prove with
+SMALL = 1e-2, 1e-4  # no pole lies below these shares of a map's mean and of the largest value
 TOP = 8  # translations evaluated exactly, next to the zero translation
 TIE = 1e-6  # retained saliency, as a share of the best, below which two translations count as equal
-CACHED = 2**20  # numbers that are transformed at once on a CPU: more would leave its cache; 128 times as many elsewhere
+CACHED = 2**19  # numbers that are transformed at once on a CPU: more would leave its cache; elsewhere 128 times as many
 
 
 def retained_saliency(own: torch.Tensor, other: torch.Tensor, translation: torch.Tensor) -> torch.Tensor:
@@ -67,44 +62,67 @@ def _fast_length(length: int) -> int:
         length += 2
 
 
-def _spectrum(own: torch.Tensor, other: torch.Tensor, poles: tuple[float, ...], size: tuple[int, int]) -> torch.Tensor:
-    """Compute the transform of visible - 2 overlap, for `other` turned by 180 degrees: [B, *, *] complex64."""
-    maps = torch.stack([own, other], dim=1)
-    peak = maps.amax((-2, -1), keepdim=True).sum(1, keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)
-    pole = torch.tensor(poles).to(maps.device, non_blocking=True).view(-1, 1, 1) * peak
-    terms = maps.new_zeros(len(maps), 2, 1 + len(poles), *size)
-    inside = terms[..., : maps.shape[-2], : maps.shape[-1]]
-    r = ((pole - maps) / (pole + maps)).cumprod(2)
-    inside[:, 0, 0], inside[:, 1, 0] = 1, other[:, 0]
-    torch.sub(r[:, :, 0], 1, out=inside[:, :, 1])
-    torch.sub(r[:, :, 1:], r[:, :, :-1], out=inside[:, :, 2:])
-    inside[:, 0, 1:].mul_(-pole[:, 0])
-    frame, moving = torch.fft.rfft2(terms).unbind(1)
+def _remainders(maps: torch.Tensor, terms: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Choose the poles for pairs of maps [B, 2, 1, h, w]: [B, 1, K, 1, 1], and compute each r_k: [B, 2, K, h, w]."""
+    of_mean, of_largest = SMALL
+    largest = maps.amax((1, 2, 3, 4), keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)
+    smallest = torch.maximum(maps.amin((2, 3, 4), keepdim=True), of_mean * maps.mean((2, 3, 4), keepdim=True))
+    span = (smallest.amin(1, keepdim=True) / largest).clamp_min(of_largest)
+    pole = largest * span ** torch.linspace(0, 1, terms, device=maps.device).view(-1, 1, 1)
+    return pole, ((pole - maps) / (pole + maps)).cumprod(2)
+
+
+def _spectrum(maps: torch.Tensor, terms: int, size: tuple[int, int]) -> torch.Tensor:
+    """Compute the transform of visible - 2 overlap: [B, *, *] complex64.
+
+    Args:
+        maps: [B, 2, 1, h, w], the own map and the other one, turned by 180 degrees.
+        terms: number of poles.
+        size: of the transform.
+    """
+    pole, r = _remainders(maps, terms)
+    factors = maps.new_zeros(len(maps), 2, 1 + terms, *size)
+    inside = factors[..., : maps.shape[-2], : maps.shape[-1]]
+    inside[:, 0, 0], inside[:, 1, 0] = 1, maps[:, 1, 0]
+    inside[:, :, 1:] = r - F.pad(r[:, :, :-1], (0, 0, 0, 0, 1, 0), value=1)
+    inside[:, 0, 1:] *= -pole[:, 0]
+    frame, moving = torch.fft.rfft2(factors).unbind(1)
     return (frame * moving).sum(1)
 
 
-def retained_saliency_map(own: torch.Tensor, other: torch.Tensor, poles: tuple[float, ...] = POLES) -> torch.Tensor:
+def retained_saliency_map(own: torch.Tensor, other: torch.Tensor, terms: int = TERMS) -> torch.Tensor:
     """Approximate the retained saliency v(t) of every translation.
 
     Args:
         own: [B, 1, h, w] float32, non-negative.
         other: [B, 1, h, w] float32, non-negative, the map that moves.
-        poles: see this module, for maps whose largest values sum to 1.
+        terms: number of poles.
 
     Returns:
         [B, 2h - 1, 2w - 1] float32; entry (i, j) belongs to (dy, dx) = (i - h + 1, j - w + 1).
     """
     height, width = own.shape[-2:]
     size = (_fast_length(2 * height - 1), _fast_length(2 * width - 1))
+    maps = torch.stack([own, other.flip(-2, -1)], dim=1)
     numbers = CACHED if own.device.type == "cpu" else 128 * CACHED
-    part = max(1, numbers // (2 * (1 + len(poles)) * size[0] * size[1]))
-    pairs = zip(own.split(part), other.flip(-2, -1).split(part), strict=True)
-    spectrum = torch.cat([_spectrum(*pair, poles, size) for pair in pairs])
+    parts = maps.split(max(1, numbers // (2 * (1 + terms) * size[0] * size[1])))
+    spectrum = torch.cat([_spectrum(part, terms, size) for part in parts])
     gained = torch.fft.irfft2(spectrum, s=size)[:, : 2 * height - 1, : 2 * width - 1]
     return own.sum((-2, -1))[..., None] + gained
 
 
-def _ranked(own: torch.Tensor, other: torch.Tensor, candidates: torch.Tensor | None, poles: tuple[float, ...]):
+def largest_error(own: torch.Tensor, other: torch.Tensor, terms: int = TERMS) -> torch.Tensor:
+    """Bound the error of `retained_saliency_map`, up to float32 rounding: [B], in the unit of the maps.
+
+    2 a b / (a + b) is at most sqrt(a b), so that no value is wrong by more than the square root of (sum of
+    own * r_K(own)^2) * (sum of other * r_K(other)^2), by the inequality of Cauchy and Schwarz.
+    """
+    maps = torch.stack([own, other], dim=1)
+    _, r = _remainders(maps, terms)
+    return (maps[:, :, 0] * r[:, :, -1].square()).sum((-2, -1)).prod(1).sqrt()
+
+
+def _ranked(own: torch.Tensor, other: torch.Tensor, candidates: torch.Tensor | None, terms: int):
     """Rank the candidates by FFT and evaluate the zero translation and the best `TOP` exactly.
 
     Returns:
@@ -113,7 +131,7 @@ def _ranked(own: torch.Tensor, other: torch.Tensor, candidates: torch.Tensor | N
     """
     height, width = own.shape[-2:]
     columns = 2 * width - 1
-    value = retained_saliency_map(own, other, poles).flatten(1)
+    value = retained_saliency_map(own, other, terms).flatten(1)
     value[:, (height - 1) * columns + width - 1] = torch.inf
     if candidates is not None:
         value = value.masked_fill(~candidates.flatten(1), -torch.inf)
@@ -144,7 +162,7 @@ def rearrange(own: torch.Tensor, other: torch.Tensor, candidates: torch.Tensor |
     Reference: Ma et al., "SAGE", BMVC 2022, section 3.2.
     Differs: the authors try a random 1 % of the translations, shared by the batch.
     """
-    translation, exact, _ = _ranked(own, other, candidates, POLES)
+    translation, exact, _ = _ranked(own, other, candidates, TERMS)
     worse = exact < (1 - TIE) * exact.amax(1, keepdim=True)
     length = translation.square().sum(2).masked_fill(worse, torch.iinfo(torch.int64).max)
     winner = length.argmin(1, keepdim=True)
@@ -156,9 +174,8 @@ def certify(
 ) -> torch.Tensor:
     """Try to prove that translations are best: that each retains as much as any candidate, up to `TIE`.
 
-    The candidates are ranked by `FINE_POLES` and the best evaluated exactly; the others are bounded. At a cell where
-    both maps are at least SMALLEST of their peak, the approximate overlap is too large by the factor 1 + e^2 at most,
-    e being FINE_ERROR; where one is smaller, by e times that one. Rounding in float32 is left to `TIE`.
+    The candidates are ranked with more terms than `rearrange` takes and the best evaluated exactly; of the others the
+    first one's value and `largest_error` bound what any can retain.
 
     Args:
         own, other, candidates: see `rearrange`.
@@ -167,11 +184,7 @@ def certify(
     Returns:
         [B] bool; False where the bound cannot tell.
     """
-    _, exact, left_out = _ranked(own, other, candidates, FINE_POLES)
-    maps = torch.cat([own, other], dim=1)
-    least = SMALLEST * maps.amax((2, 3), keepdim=True).sum(1, keepdim=True)
-    small = maps.masked_fill(maps >= least, 0).sum((1, 2, 3))[:, None]
-    total = maps.sum((1, 2, 3))[:, None]
-    bound = (left_out + 2 * FINE_ERROR * small + FINE_ERROR**2 * total) / (1 + FINE_ERROR**2)
+    _, exact, left_out = _ranked(own, other, candidates, FINE_TERMS)
+    bound = left_out + largest_error(own, other, FINE_TERMS)[:, None]
     reached = retained_saliency(own, other, translation[:, None])
-    return (reached >= torch.cat([exact, bound], dim=1) - TIE * total).all(1)
+    return (reached >= (1 - TIE) * torch.cat([exact, bound], dim=1)).all(1)
