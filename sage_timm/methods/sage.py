@@ -75,7 +75,7 @@ def sage(
         candidates = torch.rand(shape, device=saliency.device, dtype=saliency.dtype) < search_fraction
         candidates[:, rows - 1, columns - 1] = True
     maps = unit_mass(saliency)
-    translation, _ = rearrange(share * maps, (1 - share) * maps[partner], candidates)
+    translation = rearrange(share * maps, (1 - share) * maps[partner], candidates)
 
     if (rows, columns) != size:
         dy, dx = translation.float().unbind(1)

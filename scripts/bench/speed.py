@@ -18,7 +18,7 @@ from timm.data import Mixup
 from timm.loss import SoftTargetCrossEntropy
 
 from sage_timm import SageMixup, create_saliency
-from sage_timm.methods.sage_search import TIE, rearrange, retained_saliency
+from sage_timm.methods.sage_search import TIE, certify, rearrange, retained_saliency
 from sage_timm.saliency.auxiliary import DEFAULT_MODEL
 from sage_timm.tensors import gaussian_blur, unit_mass
 
@@ -71,7 +71,8 @@ def pair_of_maps(batch, size, device):
 def search(size, batch, loop, device, repeats):
     own, other = pair_of_maps(batch, size, device)
     functions = {"all translations, FFT": lambda: rearrange(own, other)}
-    translation, certified = rearrange(own, other)
+    translation = rearrange(own, other)
+    certified = certify(own, other, translation)
     retained = retained_saliency(own, other, translation[:, None])[:, 0]
     extra = {"certified_optimal": f"{int(certified.sum())} of {batch}", "retained": round(float(retained.mean()), 4)}
     if loop:
