@@ -97,7 +97,8 @@ def test_the_report_can_be_left_out_and_follows_the_ratio(pictures, capsys):
     assert "retain" not in capsys.readouterr().out
     command.main([*fixed, "--lam", "0.8", "--sage-lam-max", "0.5", "--count", "2"])
     assert "SAGE at ratio 0.4 on 3 images" in capsys.readouterr().out
-    assert Image.open(pictures.parent / "f.jpg").format == "JPEG"
+    with Image.open(pictures.parent / "f.jpg") as picture:
+        assert picture.format == "JPEG"
 
 
 def test_page_escapes_names():
