@@ -16,7 +16,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-COPIED = ("sage_timm", "tests", "scripts", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", ".gitignore")
+COPIED = (
+    "sage_timm",
+    "tests",
+    "scripts",
+    "docs",
+    "pyproject.toml",
+    "README.md",
+    "CHANGELOG.md",
+    "LICENSE",
+    ".gitignore",
+)
 LIMIT = 300  # seconds for the tests of one break
 
 

@@ -97,7 +97,8 @@ def test_the_report_can_be_left_out_and_follows_the_ratio(pictures, capsys):
     assert "retain" not in capsys.readouterr().out
     command.main([*fixed, "--lam", "0.8", "--sage-lam-max", "0.5", "--count", "2"])
     assert "SAGE at ratio 0.4 on 3 images" in capsys.readouterr().out
-    assert Image.open(pictures.parent / "f.jpg").format == "JPEG"
+    with Image.open(pictures.parent / "f.jpg") as picture:
+        assert picture.format == "JPEG"
 
 
 def test_page_escapes_names():
@@ -117,8 +118,8 @@ def parse(arguments):
 def test_shared_flags_reach_create_saliency():
     assert parse([]) == {}
     flags = ["--saliency", "spectral", "--saliency-size", "32", "--saliency-blur", "0", "--saliency-power", "2"]
-    settings = parse([*flags, "--saliency-grid", "8"])
-    assert repr(create_saliency(**settings)) == "spectral residual at 32 px (blur 0, power 2, grid 8)"
+    settings = parse([*flags, "--saliency-grid", "8", "--saliency-floor", "0.5"])
+    assert repr(create_saliency(**settings)) == "spectral residual at 32 px (blur 0, power 2, grid 8, floor 0.5)"
     assert parse(["--saliency-model", "m", "--saliency-checkpoint", "c"]) == {"model": "m", "checkpoint": "c"}
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..checks import check_count, check_library, check_number
 from ..methods import create_method
-from ..options import METHOD_FLAGS, SALIENCY_FLAGS, in_flags, saliency_settings
+from ..options import FLAGS, METHOD_FLAGS, SALIENCY_FLAGS, in_flags, saliency_settings
 from ..plan import Batch, MixPlan
 from ..saliency import SOURCES, create_saliency
 from .figures import draw_page, draw_plans
@@ -19,6 +19,14 @@ from .images import load_images, spread
 from .report import measure
 
 PAGES = (".html", ".htm")
+# The flags of this command alone, by the names that errors give them.
+OWN = {
+    "lam": "--lam",
+    "sage_lam_max": "--sage-lam-max",
+    "count": "--count",
+    "report": "--report",
+    "image_size": "--size",
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -53,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         lines = draw(args)
     except (OSError, RuntimeError, TypeError, ValueError, ImportError, Image.DecompressionBombError) as error:
-        sys.exit(f"error: {in_flags(str(error))}")
+        sys.exit(f"error: {in_flags(str(error), FLAGS | OWN)}")
     print("\n".join(lines))
 
 
@@ -63,7 +71,7 @@ def draw(args: argparse.Namespace) -> list[str]:
     check_number("lam", args.lam, 0, 1)
     check_number("sage_lam_max", args.sage_lam_max, 0, 1, open_low=True)
     check_count("count", args.count, 2)
-    check_count("size", args.size, 1)
+    check_count("image_size", args.size, 1)
     check_count("report", args.report, 0)
     images, names = load_images(args.images, max(args.count, args.report), args.size, _progress("reading images"))
     channels = images.shape[1]

@@ -95,7 +95,10 @@ def draw_page(
     """Draw the rows of `draw_plans` as a self-contained HTML page, with lines of text above.
 
     Args:
-        images, saliency, plans, names: see `draw_plans`.
+        images: [B, C, H, W] in [0, 1], C 1 or 3.
+        saliency: [B, 1, h, w], any scale.
+        plans: each method's plan of these images.
+        names: a label per image.
         notes: lines above the table.
     """
     columns = _columns(images, saliency, plans, names)

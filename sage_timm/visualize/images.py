@@ -38,11 +38,12 @@ def load_images(
     if len(found) < 2:
         raise ValueError(f"at least 2 images are needed to mix, got {len(found)} in {', '.join(map(str, paths))}")
     chosen = [found[i] for i in spread(len(found), count)]
-    pictures = [_eight_bit(Image.open(path)) for path, _ in chosen]
-    mode = "L" if all(picture.mode == "L" for picture in pictures) else "RGB"
+    mode = "L" if all(_is_grey(path) for path, _ in chosen) else "RGB"
     images = []
-    for picture in progress(pictures):
-        pixels = transforms.to_dtype(transforms.pil_to_tensor(picture.convert(mode)), torch.float32, scale=True)
+    for path, _ in progress(chosen):
+        with Image.open(path) as opened:
+            picture = _eight_bit(opened).convert(mode)
+        pixels = transforms.to_dtype(transforms.pil_to_tensor(picture), torch.float32, scale=True)
         pixels = transforms.resize(pixels, [size], antialias=True) if min(pixels.shape[-2:]) != size else pixels
         images.append(transforms.center_crop(pixels, [size]))
     return torch.stack(images).clamp(0, 1), [name for _, name in chosen]
@@ -51,6 +52,11 @@ def load_images(
 def spread(total: int, count: int) -> list[int]:
     """Choose `count` of the indices below `total`, at equal distances; all where there are no more."""
     return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
+
+
+def _is_grey(path: Path) -> bool:
+    with Image.open(path) as opened:
+        return opened.mode == "L" or opened.mode.startswith("I")
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:

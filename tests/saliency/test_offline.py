@@ -62,7 +62,7 @@ def test_its_gradients_find_the_object(no_hub):
 
 
 def test_the_default_falls_back_to_it_and_says_so_in_one_line(no_hub):
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="cannot load") as caught:
         source = create_saliency("gradient", blur=0.1)
     (text,) = [str(w.message) for w in caught]
     assert "\n" not in text and DEFAULT_MODEL in text and f"using {OFFLINE_MODEL}" in text and "HF_HUB_OFFLINE" in text
