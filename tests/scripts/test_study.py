@@ -85,6 +85,10 @@ def test_backgrounds_have_the_colours_and_the_sharpness_of_another_image_and_no_
     assert along_x > 3 * along_y, "a wave along x is none along y"
     first = framed[:, 0, 0].float()
     assert torch.corrcoef(first).fill_diagonal_(0).mean().abs() < 0.2, "phases are not random"
+    grey = (6 * torch.arange(40)).byte().view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
+    framed, mask = place(grey, (0.25,), 32, torch.Generator().manual_seed(0))
+    inside, outside = ((framed * where)[:, 0].flatten(1).amax(1) for where in (mask, 1 - mask))
+    assert torch.equal(inside, grey[:, 0, 0, 0]) and (inside == outside).sum() < 5, "a background of its own colour"
     photograph = torch.randint(0, 256, (60, 3, 32, 32), dtype=torch.uint8)
     for share in (0.06, 0.25):
         framed, mask = place(photograph, (share,), 48, torch.Generator().manual_seed(0))
