@@ -49,12 +49,14 @@ class MixPlan:
         lam: [B, K] float32 in [0, 1], the weight of each source's label; sums to 1 over K.
         translation: [B, K, 2, h, w] int64, (dy, dx) in pixels for each of h x w tiles of the output (see `translate`),
             positive where content has moved down / right; any size but the 2 may be 1. None where nothing moves.
+        own: source 0 of every output is known to be the image itself, at its place: it need not be gathered.
     """
 
     source: torch.Tensor
     mask: torch.Tensor
     lam: torch.Tensor
     translation: torch.Tensor | None = None
+    own: bool = False
 
     @classmethod
     def of_pairs(
@@ -66,13 +68,15 @@ class MixPlan:
             partner: [B] int64.
             mask: [B, 1, H, W] float32 in [0, 1], the weight of the own image.
             lam: [B] float32 in [0, 1], the weight of the own label.
-            translation: see `MixPlan`.
+            translation: see `MixPlan`; that of source 0 must be 0.
         """
         own = torch.arange(len(partner), device=partner.device)
         source = torch.stack([own, partner], 1)
-        return cls(source, torch.cat([mask, 1 - mask], 1), torch.stack([lam, 1 - lam], 1), translation)
+        return cls(source, torch.cat([mask, 1 - mask], 1), torch.stack([lam, 1 - lam], 1), translation, own=True)
 
     def _moved(self, images: torch.Tensor, k: int) -> torch.Tensor:
+        if self.own and k == 0:
+            return images
         images = images[self.source[:, k]]
         if self.translation is None:
             return images
@@ -139,4 +143,4 @@ class MixPlan:
             moves = [still if move is None else move for move in moves]
             moves = [m if m.shape[1] == 1 else F.pad(m, (0, 0) * 3 + (0, sources - m.shape[1])) for m in moves]
             translation = torch.where(condition.view(-1, 1, 1, 1, 1), *moves)
-        return MixPlan(chosen("source"), chosen("mask"), chosen("lam"), translation)
+        return MixPlan(chosen("source"), chosen("mask"), chosen("lam"), translation, self.own and other.own)

@@ -82,8 +82,9 @@ class Saliency:
             [B, 1, h, w] float32, non-negative, any scale; free of gradient history.
         """
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            target = None if target is None else target.detach().clone()
-            maps = self.raw(images.detach().float().clone(), target)
+            # Autograd refuses inference tensors; their clones are none.
+            images, target = (t.clone() if t is not None and t.is_inference() else t for t in (images, target))
+            maps = self.raw(images.detach().float(), None if target is None else target.detach())
             maps = maps.float().clamp_min(0)
             if self.blur:
                 maps = gaussian_blur(maps, self.blur * min(maps.shape[-2:]))

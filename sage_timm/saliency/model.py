@@ -37,7 +37,7 @@ class _ModelSaliency(Saliency):
 
     def model_input(self, images: torch.Tensor) -> torch.Tensor:
         """Resize the images and normalise them as the model expects."""
-        images = resize(images, self.size or tuple(images.shape[-2:]))
+        images = _resized(images, self.size)
         if self.mean is None or self.auxiliary.mean is None:
             return images
         if len(self.mean) not in (1, images.shape[1]):
@@ -102,7 +102,7 @@ class TrainingGradient(Gradient):
 
     def model_input(self, images: torch.Tensor) -> torch.Tensor:
         """Resize the images; they come as the model in training expects them."""
-        return resize(images, self.size or tuple(images.shape[-2:])).to(next(self.auxiliary.model.parameters()).dtype)
+        return _resized(images, self.size).to(next(self.auxiliary.model.parameters()).dtype)
 
     @contextlib.contextmanager
     def model_on(self, device: torch.device) -> Iterator[nn.Module]:
@@ -135,6 +135,12 @@ class Activation(_ModelSaliency):
         fine = [feature for feature in features if min(feature.shape[-2:]) >= 7]
         feature = fine[-1] if fine else max(features, key=lambda f: f.shape[-1] * f.shape[-2])
         return feature.float().norm(dim=1, keepdim=True)
+
+
+def _resized(images: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
+    """Resize images to `size`; a copy in any case, since a model may write into its input."""
+    resized = resize(images, size or tuple(images.shape[-2:]))
+    return images.clone() if resized is images else resized
 
 
 def _run(model: Callable, pixels: torch.Tensor):
