@@ -93,8 +93,11 @@ class Saliency:
             [B, 1, h, w] float32, non-negative, any scale; free of gradient history.
         """
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            target = None if target is None else target.detach().clone()
-            maps = self.raw(images.detach().float().clone(), target)
+            # Autograd refuses inference tensors, but takes their clones.
+            images = images.clone() if images.is_inference() else images.detach()
+            if target is not None:
+                target = target.clone() if target.is_inference() else target.detach()
+            maps = self.raw(images.float(), target)
             maps = maps.float().clamp_min(0)
             if self.blur:
                 maps = gaussian_blur(maps, self.blur * min(maps.shape[-2:]))
