@@ -124,8 +124,8 @@ def test_quickstart(tmp_path):
     accuracies = re.search(r"test digits: ([\d.]+) % auxiliary model .*, ([\d.]+) % SAGE", out)
     assert accuracies and min(map(float, accuracies.groups())) > 50
     assert "sage_timm: SAGE" in err and "gradient of test_resnet, weights of quickstart/auxiliary" in err
-    picture = Image.open(tmp_path / "quickstart" / "mixed.png")
-    assert picture.width > 800 and len(picture.convert("L").getcolors()) > 50
+    with Image.open(tmp_path / "quickstart" / "mixed.png") as picture:
+        assert picture.width > 800 and len(picture.convert("L").getcolors()) > 50
     again, _ = run()
     assert "== Training" not in again and accuracies.group(0) in again
 
@@ -162,7 +162,8 @@ def test_visualize_folder_and_files(pictures, capsys):
         target = pictures / "out" / "figure.png"
         target.parent.mkdir(exist_ok=True)
         command.main([*map(str, images), "--saliency", "spectral", "--size", "32", "-o", str(target)])
-        assert Image.open(target).width > 800
+        with Image.open(target) as picture:
+            assert picture.width > 800
         shutil.rmtree(target.parent)
     assert "3 images, saliency: spectral residual" in capsys.readouterr().out
 
@@ -248,7 +249,8 @@ def test_visualize_with_a_checkpoint_in_colour_and_grey(pictures, checkpoint):
     grey = timm.create_model("test_resnet", num_classes=4, in_chans=1)
     torch.save({"arch": "test_resnet", "state_dict": grey.state_dict()}, pictures / "grey.pth")
     for path in pictures.glob("*.png"):
-        Image.open(path).convert("L").save(path)
+        with Image.open(path) as picture:
+            picture.convert("L").save(path)
     command.main([str(pictures), "--size", "32", "--saliency-checkpoint", str(pictures / "grey.pth"), "-o", target])
     assert Path(target).stat().st_size > 1000
 
