@@ -2,8 +2,8 @@
 
 An operation on tensors of two devices, or one whose outcome the host needs, raises. Values, streams and events are not
 simulated: an event never arrives. Autograd asks for a real CUDA context; where a gradient is taken, the call runs on
-'meta' tensors instead, which have no values either and mix with no other device. Puzzle Mix and Co-Mixup solve on the host and
-wait for their maps by design: they run up to that point.
+'meta' tensors instead, which have no values either and mix with no other device. Puzzle Mix and Co-Mixup solve on the
+host and wait for their maps by design: they run up to that point.
 """
 
 from contextlib import nullcontext
@@ -11,13 +11,13 @@ from contextlib import nullcontext
 import pytest
 import timm
 import torch
-from scripts.bench.measure import operations
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from sage_timm import create_mixup
 from sage_timm.methods.sage_search import rearrange
 from sage_timm.saliency import SOURCES
 from sage_timm.saliency.auxiliary import Auxiliary
+from scripts.bench.measure import operations
 
 
 class NeverArrives:
@@ -94,7 +94,7 @@ def test_methods_with_a_solver_wait_for_their_maps_alone(method):
 
 @pytest.mark.parametrize("mistake", [lambda x: x + torch.ones(8), lambda x: x.sum().item(), lambda x: x[x > 0]])
 def test_the_stand_in_sees_mistakes(mistake):
-    with FakeTensorMode(), pytest.raises(Exception, match="device|local_scalar_dense|nonzero"):
+    with FakeTensorMode(), pytest.raises(Exception, match=r"device|local_scalar_dense|nonzero"):
         mistake(torch.rand(8, device="cuda"))
 
 
