@@ -53,10 +53,8 @@ def report(title, functions, device, repeats, **extra):
     launched = {name: operations(function) for name, function in functions.items()}
     print(f"\n{title}")
     for name, (median, low, high) in times.items():
-        print(
-            f"  {name:42} {median:9.2f} ms  ({low:.2f} to {high:.2f})  {memory[name]:8.0f} MiB"
-            f"  {launched[name]:6} operations"
-        )
+        span, size = f"({low:.2f} to {high:.2f})", f"{memory[name]:8.0f} MiB"
+        print(f"  {name:42} {median:9.2f} ms  {span}  {size}  {launched[name]:6} operations")
     names = list(functions)
     ratio = times[names[-1]][0] / times[names[0]][0]
     if len(names) > 1:
