@@ -54,8 +54,12 @@ def report(title, functions, device, repeats, **extra):
     print(f"\n{title}")
     for name, (median, low, high) in times.items():
         print(
+<<<<<<< HEAD
             f"  {name:42} {median:9.2f} ms  ({low:.2f} to {high:.2f})  {memory[name]:8.0f} MiB"
             f"  {launched[name]:6} operations"
+=======
+            f"  {name:42} {median:9.2f} ms  ({low:.2f} to {high:.2f})  {memory[name]:8.0f} MiB  {launched[name]:6} operations"
+>>>>>>> cheap
         )
     names = list(functions)
     ratio = times[names[-1]][0] / times[names[0]][0]

