@@ -22,7 +22,7 @@ MUTANTS = [
     # flags and settings
     ("choices of --mixer typed by hand", FLAGS_PY, "choices=tuple(METHODS)", 'choices=("sage", "mixup")', FLAGS),
     ("flags inherited from a parent not known", FLAGS_PY, "if action.container.title == GROUP]", "if action.container is parser._action_groups[-1]]", FLAGS),
-    ("the script's own flag overridden", FLAGS_PY, "        raise ValueError(f\"the script has", "        print(f\"the script has", FLAGS),
+    ("the script's own flag overridden", FLAGS_PY, "        raise ValueError(f\"the script has", "        raise KeyError(f\"the script has", FLAGS),
     ("errors name arguments", CONSOLE_PY, "message.replace(f\"`{name}`\", flag)", "message", FLAGS),
     ("mistyped YAML keys ignored", PATCHES_PY, 'if name.startswith(("sage", "salien", "mixer", "save_mixed")):', "if False:", FLAGS),
     ("command line loses to YAML", PATCHES_PY, "            values.update(given)\n", "", FLAGS),
