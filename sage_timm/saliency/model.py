@@ -105,7 +105,7 @@ class Feature(_ModelSaliency):
         auxiliary: Auxiliary,
         size: int | None = None,
         blur: float = 1 / 8,
-        floor: float = 0.75,
+        floor: float = 1.0,
         **settings,
     ) -> None:
         super().__init__(auxiliary, size, blur=blur, floor=floor, **settings)

@@ -1,7 +1,7 @@
 """Deliberate breaks of the search, the plan's shortcut and the counted operations."""
 
 SEARCH, SAGE = "tests/methods/test_sage_search.py", "tests/methods/test_sage.py"
-METHODS, FAKE = "tests/methods/test_methods.py", "tests/surfaces/test_fake_cuda.py"
+METHODS, FAKE = "tests/methods/test_puzzlemix.py", "tests/surfaces/test_fake_cuda.py"
 CODE = "sage_timm/methods/sage_search.py"
 
 MUTANTS = [

@@ -12,7 +12,7 @@ MUTANTS = [
     ('non-finite saliency kept', 'sage_timm/planner.py', '.nan_to_num(0, 0, 0)', '', 'tests/surfaces/test_contract.py'),
     ('non-finite saliency not reported', 'sage_timm/checks.py', 'if (unfit or empty) and not self._warned:', 'if False:', 'tests/surfaces/test_mixup.py'),
     ('device checks never act', 'sage_timm/checks.py', 'act(host)', 'pass', 'tests/surfaces/test_mixup.py'),
-    ('a Beta draw of 1 counts as unmixed', 'sage_timm/mixup.py', 'ratio, by_method = on_device(lam), mixed & ~use_cutmix', 'ratio, by_method = on_device(lam), mixed & ~use_cutmix & (lam < 1)', 'tests/surfaces/test_mixup.py'),
+    ('a Beta draw of 1 counts as unmixed', 'sage_timm/mixup.py', 'by_method = mixed & ~use_cutmix & ~by_mixup', 'by_method = mixed & ~use_cutmix & ~by_mixup & (lam < 1)', 'tests/surfaces/test_mixup.py'),
     ('saliency made though unused', 'sage_timm/planner.py', 'resolve(saliency) if method.uses_saliency else None', 'resolve(saliency)', 'tests/surfaces/test_contract.py'),
     ("SageMix: timm's partner", 'sage_timm/transforms.py', '.roll(1)', '.flip(0)', 'tests/surfaces/test_transforms.py'),
     ('SageMix: uint8 cut off, not rounded', 'sage_timm/transforms.py', 'mixed.round().to(torch.uint8)', 'mixed.to(torch.uint8)', 'tests/surfaces/test_transforms.py'),
@@ -49,4 +49,6 @@ MUTANTS = [
     ('a copy of the input is not made', 'sage_timm/plan.py', 'images = images[self.source[:, k]]', 'images = images.zero_()[self.source[:, k]]', 'tests/surfaces/test_contract.py'),
     ('one image alone is not said', 'sage_timm/planner.py', 'if len(images) == 1:', 'if False:', 'tests/surfaces/test_contract.py'),
     ("SageMix draws from NumPy's generator", 'sage_timm/transforms.py', 'lam = lam.to(pixels.device)', "lam = (lam + 0 * __import__('numpy').random.rand()).to(pixels.device)", 'tests/surfaces/test_contract.py'),
+    ("method_share does nothing", "sage_timm/mixup.py", "np.random.rand(count) >= self.method_share", "np.random.rand(count) >= 1", "tests/surfaces/test_mixup.py"),
+    ("plain Mixup's share left unmixed", "sage_timm/mixup.py", "if draw.by_mixup.any():", "if False:", "tests/surfaces/test_mixup.py"),
 ]  # fmt: skip
