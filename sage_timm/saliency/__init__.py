@@ -51,7 +51,7 @@ def create_saliency(
         in_chans: channels of the images.
         **settings: `blur`, `power`, `grid` and `floor`, see `Saliency`. Default blur: 1/32 of the side for gradients
             (the authors' 1 px at 32 px), 1/8 for 'feature', 0 for 'activation', 1/16 for 'spectral'. Default floor:
-            0.75 for 'feature', 0 for the others.
+            1 for 'feature', 0 for the others.
 
     Raises:
         ValueError: unknown name, or a model or checkpoint that does not fit.
