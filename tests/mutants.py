@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 COPIED = ("sage_timm", "tests", "scripts", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", ".gitignore")
-LIMIT = 300  # seconds for the tests of one break
+LIMIT = 600  # seconds for the tests of one break
 
 
 def load():
