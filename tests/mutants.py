@@ -27,7 +27,7 @@ COPIED = (
     "LICENSE",
     ".gitignore",
 )
-LIMIT = 300  # seconds for the tests of one break
+LIMIT = 600  # seconds for the tests of one break
 
 
 def load():
