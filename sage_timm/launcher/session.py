@@ -116,7 +116,7 @@ class SelfSaliency(Saliency):
     Args:
         models: the models created so far, looked at when the first batch comes; the first in training mode counts.
         size: see `create_saliency`.
-        **settings: `blur`, `power`, `grid` and `floor`, see `create_saliency`.
+        **settings: `blur`, `grid` and `floor`, see `create_saliency`.
     """
 
     def __init__(self, models: Sequence[nn.Module], size: int | None = None, **settings) -> None:

@@ -67,5 +67,5 @@ MUTANTS = [
     ("torch.multiprocessing.spawn not refused", PATCHES_PY, '    ("torch.multiprocessing.spawn", "start_processes", _start_processes),\n', "", PATCHES),
     ("replaced though no mixer is asked for", CLI_PY, "        if settings is None:\n", "        if settings is None and not self.given:\n", PATCHES),
     ("--mixer-share does nothing", "sage_timm/launcher/session.py", "method_share=settings.share", "method_share=1.0", "tests/launcher/test_mixers.py"),
-    ("--saliency-grid does nothing", "sage_timm/options.py", '"power", "grid", "floor")', '"power", "floor")', "tests/launcher/test_settings.py"),
+    ("--saliency-grid does nothing", "sage_timm/options.py", '"blur", "grid", "floor")', '"blur", "floor")', "tests/launcher/test_settings.py"),
 ]  # fmt: skip

@@ -3,7 +3,6 @@
 MUTANTS = [
     ('saliency of the mixed-up sign', 'sage_timm/saliency/model.py', 'loss = _loss(_run(model, pixels.requires_grad_()), target)\n            (gradient,) = torch.autograd.grad(loss, pixels)\n        return gradient.abs()', 'loss = _loss(_run(model, pixels.requires_grad_()), target)\n            (gradient,) = torch.autograd.grad(loss, pixels)\n        return gradient', 'tests/saliency/test_saliency.py'),
     ('true label ignored', 'sage_timm/saliency/model.py', 'if target is None or (target.ndim == 2 and target.shape[1] != logits.shape[1]):', 'if True:', 'tests/saliency/test_saliency.py'),
-    ('power does nothing', 'sage_timm/saliency/base.py', 'if self.power != 1:', 'if False:', 'tests/saliency/test_saliency.py'),
     ('blur does nothing', 'sage_timm/saliency/base.py', 'if self.blur:', 'if False:', 'tests/saliency/test_saliency.py'),
     ('grid does nothing', 'sage_timm/saliency/base.py', '(self.grid or side)', 'side', 'tests/saliency/test_saliency.py'),
     ('size does nothing', 'sage_timm/saliency/model.py', 'images = _resized(images, self.size)', 'images = _resized(images, None)', 'tests/saliency/test_saliency.py'),

@@ -263,7 +263,7 @@ def blocks_of(plans):
 @pytest.mark.parametrize(
     ("flags", "changed"),
     [
-        (["--saliency-power", "3"], lambda images, saliency, plans: saliency),
+        (["--saliency-floor", "1"], lambda images, saliency, plans: saliency),
         (["--saliency-size", "16"], lambda images, saliency, plans: saliency),
         (["--saliency-blur", "0.3"], lambda images, saliency, plans: saliency),
         (["--saliency-grid", "4"], lambda images, saliency, plans: saliency),
