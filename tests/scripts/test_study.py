@@ -343,7 +343,7 @@ def test_runs_are_equal_but_for_the_mixing(image_folder, monkeypatch):
     monkeypatch.setattr(study.Study, "augmented", recorded_augmented)
     lesson, records = None, []
     options = study.parse(arguments(image_folder))
-    for arm, seed in (("none", 0), ("mixup", 0), ("flat", 0), ("none", 0), ("none", 1)):
+    for arm, seed in (("none", 0), ("mixup", 0), ("flat,search_fraction=0.5", 0), ("none", 0), ("none", 1)):
         seen.clear()
         records.append(study.Study(options).run(arm, seed))
         lesson = lesson or list(seen)
