@@ -15,7 +15,6 @@ FLAGS = {
     "checkpoint": "--saliency-checkpoint",
     "size": "--saliency-size",
     "blur": "--saliency-blur",
-    "power": "--saliency-power",
     "grid": "--saliency-grid",
     "floor": "--saliency-floor",
     "method": "--mixer",
@@ -46,7 +45,6 @@ SALIENCY_FLAGS: dict[str, dict[str, Any]] = {
     "--saliency-checkpoint": dict(metavar="PATH", help="local weights of the saliency model"),
     "--saliency-size": dict(type=int, metavar="N", help="side in pixels at which the saliency is computed"),
     "--saliency-blur": dict(type=float, metavar="S", help="standard deviation of the blur, as a share of the side"),
-    "--saliency-power": dict(type=float, metavar="P", help="power of the maps; over 1 concentrates them (default: 1)"),
     "--saliency-grid": dict(type=int, metavar="N", help="largest number of cells per side of the maps (default: 64)"),
     "--saliency-floor": dict(type=float, metavar="F", help="subtract F times the maps' mean, to remove the background"),
 }
@@ -59,7 +57,7 @@ METHOD_FLAGS: dict[str, dict[str, Any]] = {
 
 def saliency_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of `create_saliency` among parsed flags or a YAML file's keys; None and "" are left out."""
-    names = ("model", "checkpoint", "size", "blur", "power", "grid", "floor")
+    names = ("model", "checkpoint", "size", "blur", "grid", "floor")
     given = {"name": values.get("saliency")} | {name: values.get(f"saliency_{name}") for name in names}
     return {name: value for name, value in given.items() if value is not None and value != ""}
 

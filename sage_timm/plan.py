@@ -64,6 +64,7 @@ class MixPlan:
             positive where content has moved down / right; any size but the 2 may be 1. None where nothing moves.
         box: [B, 4] int64, (top, bottom, left, right) in pixels, bottom and right exclusive: where source 1 is shown
             whole, shrunk, before it moves; elsewhere it is 0. None where nothing shrinks.
+        own: source 0 of every output is known to be the image itself, at its place: it need not be gathered.
     """
 
     source: torch.Tensor
@@ -71,6 +72,7 @@ class MixPlan:
     lam: torch.Tensor
     translation: torch.Tensor | None = None
     box: torch.Tensor | None = None
+    own: bool = False
 
     @classmethod
     def of_pairs(
@@ -82,20 +84,22 @@ class MixPlan:
             partner: [B] int64.
             mask: [B, 1, H, W] float32 in [0, 1], the weight of the own image.
             lam: [B] float32 in [0, 1], the weight of the own label.
-            translation: see `MixPlan`.
+            translation: see `MixPlan`; that of source 0 must be 0.
         """
         own = torch.arange(len(partner), device=partner.device)
         source = torch.stack([own, partner], 1)
-        return cls(source, torch.cat([mask, 1 - mask], 1), torch.stack([lam, 1 - lam], 1), translation)
+        return cls(source, torch.cat([mask, 1 - mask], 1), torch.stack([lam, 1 - lam], 1), translation, own=True)
 
     def _shown(self, images: torch.Tensor, k: int) -> torch.Tensor:
         """Take source k of each output from a batch, shrunk into its box."""
+        if self.own and k == 0:
+            return images
         images = images[self.source[:, k]]
         return images if self.box is None or k != 1 else shrink(images, self.box)
 
     def _weighted(self, images: torch.Tensor, k: int) -> torch.Tensor:
         """Move source k of each output, as `_shown` gives it, and weigh it by its mask."""
-        if self.translation is not None:
+        if self.translation is not None and not (self.own and k == 0):
             images = translate(images, self.translation[:, min(k, self.translation.shape[1] - 1)])
         # A product with a mask of 0 would let infinities and NaN through.
         mask = self.mask[:, k : k + 1]
@@ -166,4 +170,4 @@ class MixPlan:
             frame[:, 1], frame[:, 3] = self.mask.shape[-2:]
             boxes = [frame if plan.box is None else plan.box for plan in plans]
             box = torch.where(condition[:, None], boxes[0], boxes[1])
-        return MixPlan(chosen("source"), chosen("mask"), chosen("lam"), translation, box)
+        return MixPlan(chosen("source"), chosen("mask"), chosen("lam"), translation, box, self.own and other.own)

@@ -43,8 +43,9 @@ def translate(images: torch.Tensor, translation: torch.Tensor) -> torch.Tensor:
     )
     y = torch.arange(height, device=images.device)[:, None] - dy
     x = torch.arange(width, device=images.device) - dx
-    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-    source = (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).expand(batch, -1, -1)
+    row, column = y.clamp(0, height - 1), x.clamp(0, width - 1)
+    inside = (row == y) & (column == x)
+    source = (row * width + column).expand(batch, -1, -1)
     pixels = images.flatten(2).gather(2, source.flatten(1)[:, None].expand(-1, channels, -1))
     return torch.where(inside[:, None], pixels.view(images.shape), 0)
 

@@ -27,7 +27,7 @@ COPIED = (
     "LICENSE",
     ".gitignore",
 )
-LIMIT = 300  # seconds for the tests of one break
+LIMIT = 600  # seconds for the tests of one break
 
 
 def load():
@@ -51,7 +51,7 @@ def run(tests, mutant=None):
             path.write_text(content.replace(text, replacement))
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not network", *tests]
         command += ["-x"] if mutant else ["-n", "2"]
-        environment = {**os.environ, "PYTHONPATH": folder}
+        environment = {**os.environ, "PYTHONPATH": folder, "HYPOTHESIS_PROFILE": "breaks" if mutant else "ci"}
         limit = LIMIT if mutant else None
         try:
             result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=limit)

@@ -114,6 +114,7 @@ print(time.process_time() - start, *{"matplotlib", "maxflow", "scipy", "sklearn"
 """
 
 
+@pytest.mark.slow
 def test_importing_the_package_is_quick_and_reaches_for_nothing(tmp_path):
     """Beyond timm and torchvision: 0.3 s of the processor at most, no optional library, no network."""
     run = subprocess.run([sys.executable, "-c", IMPORT], cwd=tmp_path, capture_output=True, text=True)

@@ -129,9 +129,9 @@ def parse(arguments):
 
 def test_shared_flags_reach_create_saliency():
     assert parse([]) == {}
-    flags = ["--saliency", "spectral", "--saliency-size", "32", "--saliency-blur", "0", "--saliency-power", "2"]
+    flags = ["--saliency", "spectral", "--saliency-size", "32", "--saliency-blur", "0"]
     settings = parse([*flags, "--saliency-grid", "8", "--saliency-floor", "0.5"])
-    assert repr(create_saliency(**settings)) == "spectral residual at 32 px (blur 0, power 2, grid 8, floor 0.5)"
+    assert repr(create_saliency(**settings)) == "spectral residual at 32 px (blur 0, grid 8, floor 0.5)"
     assert parse(["--saliency-model", "m", "--saliency-checkpoint", "c"]) == {"model": "m", "checkpoint": "c"}
 
 

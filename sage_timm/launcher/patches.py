@@ -160,11 +160,11 @@ def flags_on_parsers(given: dict[str, Any], parsed: Callable[[dict[str, Any]], N
     kind = argparse.ArgumentParser
     init, parse = kind.__init__, kind.parse_known_args
 
-    def __init__(self, *args, **kwargs) -> None:
+    def noted_init(self, *args, **kwargs) -> None:
         init(self, *args, **kwargs)
         parsers.add(self)
 
-    def parse_known_args(self, args=None, namespace=None):
+    def extended_parse(self, args=None, namespace=None):
         for parser in list(parsers):
             if "--mixup" in parser._option_string_actions and not flags_of(parser):
                 with refusing():
@@ -179,7 +179,7 @@ def flags_on_parsers(given: dict[str, Any], parsed: Callable[[dict[str, Any]], N
             parsed(values)
         return namespace, rest
 
-    with _replaced(kind, "__init__", __init__), _replaced(kind, "parse_known_args", parse_known_args):
+    with _replaced(kind, "__init__", noted_init), _replaced(kind, "parse_known_args", extended_parse):
         yield
 
 

@@ -45,16 +45,10 @@ class Session:
         if self.source is None and self.settings.method.uses_saliency:
             settings = self.settings
             if settings.saliency == "self":
-                self.source = SelfSaliency(self.models, settings.size)
+                self.source = SelfSaliency(self.models, **settings.source)
             else:
                 with _first_rank_first():
-                    self.source = create_saliency(
-                        settings.saliency,
-                        model=settings.model,
-                        checkpoint=settings.checkpoint,
-                        size=settings.size,
-                        in_chans=settings.in_chans,
-                    )
+                    self.source = create_saliency(settings.saliency, in_chans=settings.in_chans, **settings.source)
             self.source.normalized_with(*(self.statistics or (None, None)))
         return self.source
 
@@ -105,7 +99,8 @@ class SessionMixup(MethodMixup):
     """The mixer of a session, with the arguments of timm's Mixup; it shows the session every batch."""
 
     def __init__(self, session: Session, *args, **kwargs) -> None:
-        super().__init__(session.settings.method, *args, **kwargs, saliency=session.saliency())
+        settings = session.settings
+        super().__init__(settings.method, *args, **kwargs, saliency=session.saliency(), method_share=settings.share)
         self.session = session
         session.announce(self)
 
@@ -121,12 +116,14 @@ class SelfSaliency(Saliency):
     Args:
         models: the models created so far, looked at when the first batch comes; the first in training mode counts.
         size: see `create_saliency`.
+        **settings: `blur`, `grid` and `floor`, see `create_saliency`.
     """
 
-    def __init__(self, models: Sequence[nn.Module], size: int | None) -> None:
-        super().__init__()
+    def __init__(self, models: Sequence[nn.Module], size: int | None = None, **settings) -> None:
+        super().__init__(**settings)
         self.models = models
         self.size = None if size is None else check_count("size", size, 1)
+        self.settings = settings
         self.source: Saliency | None = None
 
     def __call__(self, images: torch.Tensor, target: torch.Tensor | None = None) -> torch.Tensor:
@@ -137,7 +134,7 @@ class SelfSaliency(Saliency):
                 raise RuntimeError("--saliency self needs a model in training mode of timm's create_model, found none")
             weights = sum(parameter.numel() for parameter in model.parameters())
             say(f"the saliency follows a {type(model).__name__} of {weights:,} weights")
-            self.source = create_saliency("self", model=model, size=self.size)
+            self.source = create_saliency("self", model=model, size=self.size, **self.settings)
         return self.source(images, target)
 
     def __repr__(self) -> str:

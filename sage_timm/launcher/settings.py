@@ -1,12 +1,13 @@
 """What a run is to do: the flags and the script's arguments as one checked, frozen `Settings`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..checks import check_count, check_library
 from ..methods import Method, create_method
+from ..options import saliency_settings
 from ..saliency import DEFAULT_SOURCE
 from .flags import ARGUMENTS, flag
 
@@ -23,8 +24,9 @@ class Settings:
         method: what mixes.
         asked: the flag that asked for it, for messages.
         mixup: what the script's --mixup must become, where it is 0 and the method would never mix; else None.
+        share: share of the mixes that the method makes where CutMix does not; plain Mixup makes the rest.
         saliency: name of the saliency source.
-        model, checkpoint, size: as in `create_saliency`.
+        source: its other arguments, as in `create_saliency`.
         in_chans: channels of the images.
         save_mixed: number of mixed batches to write as pictures.
         folder: where to.
@@ -34,10 +36,9 @@ class Settings:
     method: Method
     asked: str = "--sage"
     mixup: float | None = None
+    share: float = 1.0
     saliency: str = DEFAULT_SOURCE
-    model: str | None = None
-    checkpoint: str | None = None
-    size: int | None = None
+    source: Mapping[str, Any] = field(default_factory=dict)
     in_chans: int = 3
     save_mixed: int = 0
     folder: Path = Path("mixed")
@@ -80,26 +81,24 @@ def read_settings(given: Mapping[str, Any], args: Mapping[str, Any]) -> Settings
     if mixup is not None:
         notes.append(f"--mixup was 0, so {mixer} would never mix; using --mixup {mixup}, the value of its authors")
     of_saliency = {name: value for name, value in merged.items() if name.startswith("saliency")}
-    source = of_saliency.get("saliency") or DEFAULT_SOURCE
-    model, checkpoint = of_saliency.get("saliency_model") or None, of_saliency.get("saliency_checkpoint") or None
+    source = saliency_settings(merged)
+    name = source.pop("name", DEFAULT_SOURCE)
     if of_saliency and not method.uses_saliency:
         unused = ", ".join(map(flag, of_saliency))
         notes.append(f"{unused} has no effect: {asked} uses no saliency")
-    elif source in _WITHOUT_MODEL and (model or checkpoint):
+    elif name in _WITHOUT_MODEL and (idle := [source.pop(key) for key in ("model", "checkpoint") if key in source]):
         if given.keys() & {"saliency_model", "saliency_checkpoint"}:
-            raise ValueError(f"--saliency {source} uses no --saliency-model and no --saliency-checkpoint; drop them")
-        notes.append(f"--saliency {source} needs no model; the config file's {model or checkpoint} is not used")
-        model = checkpoint = None
+            raise ValueError(f"--saliency {name} uses no --saliency-model and no --saliency-checkpoint; drop them")
+        notes.append(f"--saliency {name} needs no model; the config file's {idle[0]} is not used")
 
     input_size = args.get("input_size")
     return Settings(
         method=method,
         asked=asked,
         mixup=mixup,
-        saliency=source,
-        model=model,
-        checkpoint=checkpoint,
-        size=of_saliency.get("saliency_size") or None,
+        share=1.0 if merged.get("mixer_share") is None else merged["mixer_share"],
+        saliency=name,
+        source=source,
         in_chans=args.get("in_chans") or (input_size[0] if isinstance(input_size, (list, tuple)) else 3),
         save_mixed=save_mixed,
         folder=Path(str(args.get("output") or args.get("output_dir") or "."), "mixed"),

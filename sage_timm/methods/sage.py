@@ -29,9 +29,8 @@ def saliency_mask(own: torch.Tensor, other: torch.Tensor, translation: torch.Ten
 
     Reference: section 3.1. Differs: the authors' code yields 0, a black pixel, where both maps are 0.
     """
-    moved = translate(other, translation)
+    moved, present = translate(torch.cat([other, torch.ones_like(other)], 1), translation).split(1, 1)
     both = own + moved
-    present = translate(torch.ones_like(other), translation)
     neither = torch.where(present > 0, ratio.view(-1, 1, 1, 1), 1)
     return torch.where(both > 0, own / both.masked_fill(both == 0, 1), neither)
 

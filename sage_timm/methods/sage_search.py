@@ -65,15 +65,16 @@ def _fast_length(length: int) -> int:
 def _remainders(maps: torch.Tensor, terms: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Choose the poles for pairs of maps [B, 2, 1, h, w]: [B, 1, K, 1, 1], and compute each r_k: [B, 2, K, h, w]."""
     of_mean, of_largest = SMALL
-    largest = maps.amax((1, 2, 3, 4), keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)
-    smallest = torch.maximum(maps.amin((2, 3, 4), keepdim=True), of_mean * maps.mean((2, 3, 4), keepdim=True))
-    span = (smallest.amin(1, keepdim=True) / largest).clamp_min(of_largest)
+    smallest, largest = maps.flatten(2).aminmax(dim=2)
+    smallest = torch.maximum(smallest, of_mean * maps.mean((2, 3, 4))).amin(1).view(-1, 1, 1, 1, 1)
+    largest = largest.amax(1).view(-1, 1, 1, 1, 1).clamp_min(torch.finfo(maps.dtype).tiny)
+    span = (smallest / largest).clamp_min(of_largest)
     pole = largest * span ** torch.linspace(0, 1, terms, device=maps.device).view(-1, 1, 1)
     return pole, ((pole - maps) / (pole + maps)).cumprod(2)
 
 
 def _spectrum(maps: torch.Tensor, terms: int, size: tuple[int, int]) -> torch.Tensor:
-    """Compute the transform of visible - 2 overlap: [B, *, *] complex64.
+    """Compute the transform of 2 overlap - visible: [B, *, *] complex64.
 
     Args:
         maps: [B, 2, 1, h, w], the own map and the other one, turned by 180 degrees.
@@ -83,9 +84,9 @@ def _spectrum(maps: torch.Tensor, terms: int, size: tuple[int, int]) -> torch.Te
     pole, r = _remainders(maps, terms)
     factors = maps.new_zeros(len(maps), 2, 1 + terms, *size)
     inside = factors[..., : maps.shape[-2], : maps.shape[-1]]
-    inside[:, 0, 0], inside[:, 1, 0] = 1, maps[:, 1, 0]
+    inside[:, 0, 0], inside[:, 1, 0] = -1, maps[:, 1, 0]
     inside[:, :, 1:] = r - F.pad(r[:, :, :-1], (0, 0, 0, 0, 1, 0), value=1)
-    inside[:, 0, 1:] *= -pole[:, 0]
+    inside[:, 0, 1:].mul_(pole[:, 0])
     frame, moving = torch.fft.rfft2(factors).unbind(1)
     return (frame * moving).sum(1)
 
@@ -107,8 +108,8 @@ def retained_saliency_map(own: torch.Tensor, other: torch.Tensor, terms: int = T
     numbers = CACHED if own.device.type == "cpu" else 128 * CACHED
     parts = maps.split(max(1, numbers // (2 * (1 + terms) * size[0] * size[1])))
     spectrum = torch.cat([_spectrum(part, terms, size) for part in parts])
-    gained = torch.fft.irfft2(spectrum, s=size)[:, : 2 * height - 1, : 2 * width - 1]
-    return own.sum((-2, -1))[..., None] + gained
+    lost = torch.fft.irfft2(spectrum, s=size)[:, : 2 * height - 1, : 2 * width - 1]
+    return own.sum((-2, -1))[..., None] - lost
 
 
 def largest_error(own: torch.Tensor, other: torch.Tensor, terms: int = TERMS) -> torch.Tensor:
@@ -178,8 +179,10 @@ def certify(
     first one's value and `largest_error` bound what any can retain.
 
     Args:
-        own, other, candidates: see `rearrange`.
+        own: see `rearrange`.
+        other: see `rearrange`.
         translation: [B, 2] int64, (dy, dx) in cells.
+        candidates: see `rearrange`.
 
     Returns:
         [B] bool; False where the bound cannot tell.

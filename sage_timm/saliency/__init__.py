@@ -49,9 +49,9 @@ def create_saliency(
             that of the model.
         std: per-channel standard deviation, likewise.
         in_chans: channels of the images.
-        **settings: `blur`, `power`, `grid` and `floor`, see `Saliency`. Default blur: 1/32 of the side for gradients
+        **settings: `blur`, `grid` and `floor`, see `Saliency`. Default blur: 1/32 of the side for gradients
             (the authors' 1 px at 32 px), 1/8 for 'feature', 0 for 'activation', 1/16 for 'spectral'. Default floor:
-            0.75 for 'feature', 0 for the others.
+            1 for 'feature', 0 for the others.
 
     Raises:
         ValueError: unknown name, or a model or checkpoint that does not fit.
@@ -67,8 +67,8 @@ def create_saliency(
     """
     if name not in SOURCES:
         raise ValueError(f"`saliency` must be one of {', '.join(SOURCES)} or a callable, got {name!r}")
-    if unknown := set(settings) - {"blur", "power", "grid", "floor"}:
-        raise TypeError(f"saliency settings are blur, power, grid and floor, got {', '.join(sorted(unknown))}")
+    if unknown := set(settings) - {"blur", "grid", "floor"}:
+        raise TypeError(f"saliency settings are blur, grid and floor, got {', '.join(sorted(unknown))}")
     settings |= {"mean": mean, "std": std}
     if name == "spectral":
         if model is not None or checkpoint is not None:

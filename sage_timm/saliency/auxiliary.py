@@ -128,7 +128,8 @@ def _create(name: str, **kwargs) -> nn.Module:
 
 
 def _from_pretrained(name: str, in_chans: int) -> Auxiliary:
-    overlay, origin = None, f"{name}, pretrained"
+    overlay: dict[str, Any] | None = None
+    origin = f"{name}, pretrained"
     if name.startswith("local-dir:"):
         if not os.path.isdir(name.removeprefix("local-dir:")):
             raise ValueError(f"`model` must name an existing folder after local-dir:, got {name!r}")

@@ -13,14 +13,13 @@ Source = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 class Saliency:
-    """A saliency source: a raw map of the images, then blur, power, grid and floor.
+    """A saliency source: a raw map of the images, then blur, grid and floor.
 
-    Subclasses implement `raw`. With s the raw map of an image and p = pool(blur(s) ** power), the result is
+    Subclasses implement `raw`. With s the raw map of an image and p = pool(blur(s)), the result is
     max(0, p - floor * mean(p)), of any scale: every method normalises the maps it gets.
 
     Args:
         blur: standard deviation of a Gaussian blur, as a share of the map's shorter side; 0 for none.
-        power: the blurred map is raised to this power; over 1 concentrates it, under 1 flattens it.
         grid: largest number of cells per side; larger maps are averaged over whole cells. None for no limit.
         floor: this many times the map's mean is subtracted, >= 0, to remove the background; 0 keeps it. A map with
             nothing above its floor stays as it is.
@@ -37,14 +36,12 @@ class Saliency:
     def __init__(
         self,
         blur: float = 0.0,
-        power: float = 1.0,
         grid: int | None = 64,
         floor: float = 0.0,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
         self.blur = check_number("blur", blur, 0, 1)
-        self.power = check_number("power", power, 0, math.inf, open_low=True)
         self.grid = None if grid is None else check_count("grid", grid, 1)
         self.floor = check_number("floor", floor, 0, 100)
         self.normalized_with(mean, std)
@@ -93,14 +90,14 @@ class Saliency:
             [B, 1, h, w] float32, non-negative, any scale; free of gradient history.
         """
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            target = None if target is None else target.detach().clone()
-            maps = self.raw(images.detach().float().clone(), target)
+            # Autograd refuses inference tensors, but takes their clones.
+            images = images.clone() if images.is_inference() else images.detach()
+            if target is not None:
+                target = target.clone() if target.is_inference() else target.detach()
+            maps = self.raw(images.float(), target)
             maps = maps.float().clamp_min(0)
             if self.blur:
                 maps = gaussian_blur(maps, self.blur * min(maps.shape[-2:]))
-            if self.power != 1:
-                peak = maps.amax((-2, -1), keepdim=True)
-                maps = (maps / peak.where(peak > 0, 1)) ** self.power
             rows, columns = (math.ceil(side / math.ceil(side / (self.grid or side))) for side in maps.shape[-2:])
             return self._above_floor(F.adaptive_avg_pool2d(maps, (rows, columns)))
 
@@ -113,7 +110,7 @@ class Saliency:
         return torch.where(empty, maps, above)
 
     def _settings(self) -> str:
-        return f"blur {self.blur:.3g}, power {self.power:g}, grid {self.grid}, floor {self.floor:g}"
+        return f"blur {self.blur:.3g}, grid {self.grid}, floor {self.floor:g}"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._settings()})"

@@ -38,7 +38,7 @@ class _ModelSaliency(Saliency):
 
     def model_input(self, images: torch.Tensor) -> torch.Tensor:
         """Resize the images and normalise them as the model expects."""
-        images = resize(images, self.size or tuple(images.shape[-2:]))
+        images = _resized(images, self.size)
         if self.mean is None or self.auxiliary.mean is None:
             return images
         if len(self.mean) not in (1, images.shape[1]):
@@ -105,7 +105,7 @@ class Feature(_ModelSaliency):
         auxiliary: Auxiliary,
         size: int | None = None,
         blur: float = 1 / 8,
-        floor: float = 0.75,
+        floor: float = 1.0,
         **settings,
     ) -> None:
         super().__init__(auxiliary, size, blur=blur, floor=floor, **settings)
@@ -139,7 +139,7 @@ class TrainingGradient(Gradient):
 
     def model_input(self, images: torch.Tensor) -> torch.Tensor:
         """Resize the images; they come as the model in training expects them."""
-        return resize(images, self.size or tuple(images.shape[-2:])).to(next(self.auxiliary.model.parameters()).dtype)
+        return _resized(images, self.size).to(next(self.auxiliary.model.parameters()).dtype)
 
     @contextlib.contextmanager
     def model_on(self, device: torch.device) -> Iterator[nn.Module]:
@@ -181,10 +181,12 @@ class Activation(_ModelSaliency):
 def _with_features(model: nn.Module) -> Callable:
     """Return a function from pixels to (logits, feature maps), the latter empty for models that do not give them."""
     if hasattr(model, "forward_intermediates") and hasattr(model, "forward_head"):
+        body: Any = model.forward_intermediates
+        head: Any = model.forward_head
 
         def forward(pixels: torch.Tensor):
-            final, features = model.forward_intermediates(pixels)
-            return model.forward_head(final), features
+            final, features = body(pixels)
+            return head(final), features
 
         return forward
     return lambda pixels: (model(pixels), [])
@@ -198,6 +200,12 @@ def _loss(logits: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
     if target is None or (target.ndim == 2 and target.shape[1] != logits.shape[1]):
         target = logits.argmax(1)
     return F.cross_entropy(logits.float(), target, reduction="sum")
+
+
+def _resized(images: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
+    """Resize images to `size`; a copy in any case, since a model may write into its input."""
+    resized = resize(images, size or tuple(images.shape[-2:]))
+    return images.clone() if resized is images else resized
 
 
 def _run(model: Callable, pixels: torch.Tensor):

@@ -17,7 +17,7 @@ class Spectral(Saliency):
     Args:
         size: side in pixels that the image is reduced to; smaller images are used as they are.
         blur: see `Saliency`.
-        **settings: `power`, `grid`, `mean` and `std`, see `Saliency`.
+        **settings: `grid`, `floor`, `mean` and `std`, see `Saliency`.
 
     Reference: Hou & Zhang, "Saliency Detection: A Spectral Residual Approach", CVPR 2007; computed at 64 x 64 as there.
     """

@@ -75,8 +75,9 @@ def draw(args: argparse.Namespace) -> list[str]:
     check_count("report", args.report, 0)
     images, names = load_images(args.images, max(args.count, args.report), args.size, _progress("reading images"))
     channels = images.shape[1]
-    settings = {"mean": (0.0,) * channels, "std": (1.0,) * channels, "in_chans": channels}
-    source = create_saliency(**saliency_settings(vars(args)), **settings)
+    source = create_saliency(
+        **saliency_settings(vars(args)), mean=(0.0,) * channels, std=(1.0,) * channels, in_chans=channels
+    )
     chunks = images.split(16)
     saliency = torch.cat([source(chunk) for chunk in _progress("saliency")(chunks)])
 

@@ -53,7 +53,7 @@ class Report:
         if self.retained < LEAST_RETAINED:
             return (
                 f"little for SAGE to work with (under {LEAST_RETAINED} together): maps this flat mix nearly as Mixup "
-                "does; try another --saliency, a larger --saliency-size, or --saliency-power 2"
+                "does; try another --saliency, a larger --saliency-size, or --saliency-floor 1"
             )
         if self.moved < LEAST_MOVED:
             return (

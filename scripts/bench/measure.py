@@ -9,6 +9,7 @@ from pathlib import Path
 
 import timm
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 MIB = 2**20
 
@@ -19,6 +20,26 @@ def machine(device):
         torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.processor() or platform.machine()} CPU"
     )
     return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, timm {timm.__version__}"
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations that a block calls, views apart: on a GPU each is a launch or more."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        views = (r.alias_info is not None and not r.alias_info.is_write for r in function._schema.returns)
+        self.count += function.namespace == "aten" and not any(views)
+        return function(*args, **(kwargs or {}))
+
+
+def operations(function):
+    """Count the operations of a call, views apart."""
+    with Operations() as mode:
+        function()
+    return mode.count
 
 
 def synchronise(device):

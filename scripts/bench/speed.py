@@ -3,7 +3,8 @@
     python -m scripts.bench.speed [--json FILE]
 
 Every pair is timed in turn, A B A B, after a warm-up, the device synchronised around each call; printed are the median
-with the 10th and 90th percentile, and peak memory of one more call (allocated on CUDA; growth of the process on CPU).
+with the 10th and 90th percentile, peak memory of one more call (allocated on CUDA; growth of the process on CPU), and
+the number of operations, views apart, that a call hands to the device.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from sage_timm.methods.sage_search import TIE, certify, rearrange, retained_sali
 from sage_timm.saliency.auxiliary import DEFAULT_MODEL
 from sage_timm.tensors import gaussian_blur, unit_mass
 
-from .measure import machine, peak_memory, timed
+from .measure import machine, operations, peak_memory, timed
 
 
 def search_in_a_loop(own, other, fraction=0.01):
@@ -49,16 +50,18 @@ def search_in_a_loop(own, other, fraction=0.01):
 def report(title, functions, device, repeats, **extra):
     times = timed(functions, device, repeats)
     memory = {name: peak_memory(function, device) for name, function in functions.items()}
+    launched = {name: operations(function) for name, function in functions.items()}
     print(f"\n{title}")
     for name, (median, low, high) in times.items():
-        print(f"  {name:42} {median:9.2f} ms  ({low:.2f} to {high:.2f})  {memory[name]:8.0f} MiB")
+        span, size = f"({low:.2f} to {high:.2f})", f"{memory[name]:8.0f} MiB"
+        print(f"  {name:42} {median:9.2f} ms  {span}  {size}  {launched[name]:6} operations")
     names = list(functions)
     ratio = times[names[-1]][0] / times[names[0]][0]
     if len(names) > 1:
         print(f"  {names[-1]} / {names[0]}: {ratio:.3f}")
     for key, value in extra.items():
         print(f"  {key.replace('_', ' ')}: {value}")
-    return {"title": title, "ms": times, "MiB": memory, "ratio": ratio, **extra}
+    return {"title": title, "ms": times, "MiB": memory, "operations": launched, "ratio": ratio, **extra}
 
 
 def pair_of_maps(batch, size, device):

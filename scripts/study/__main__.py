@@ -3,8 +3,8 @@
 python -m scripts.study --data-dir CIFAR10 --object-share 0.25 --arms none mixup gradient+mixup,grid=16 --json FILE
 
 With --object-share each image stands small in a larger frame with a cluttered background; where, only the study knows.
-An arm is NAME[,SETTING=VALUE...]. Every arm can set prob, alpha and epochs; those that look at maps also blur, power
-and grid, and with an auxiliary model aux_epochs and aux_mix (by which of timm's arms it is trained); SAGE's also
+An arm is NAME[,SETTING=VALUE...]. Every arm can set prob, alpha and epochs; those that look at maps also blur, grid
+and floor, and with an auxiliary model aux_epochs and aux_mix (by which of timm's arms it is trained); SAGE's also
 lam_max, search_fraction, share (of the batches, where it takes turns) and label (mask, saliency or halfway), which
 timm's arms take too, there with a map for 'saliency'. Names:
 {names}.

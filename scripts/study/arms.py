@@ -28,7 +28,7 @@ NAMES = ("none", *TIMM, *(f"{source}{turn}" for source in SOURCES for turn in TU
 LABELS = ("mask", "saliency", "halfway")
 
 OF_ANY = {"prob": float, "alpha": float, "epochs": int}
-OF_SALIENCY = {"blur": float, "power": float, "grid": int, "floor": float}
+OF_SALIENCY = {"blur": float, "grid": int, "floor": float}
 OF_AUXILIARY = {"aux_epochs": int, "aux_mix": str}
 OF_SAGE = {"lam_max": float, "search_fraction": float, "label": str, "share": float}
 OF_LABELS = {"label": str, "map": str}

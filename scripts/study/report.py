@@ -166,7 +166,7 @@ def plot_gains(points: list[dict], arms: list[str], path: str) -> None:
     right.set(xlabel="share of the maps' mass that lies on the object")
     for axes in (left, right):
         axes.axhline(0, color="black", linewidth=0.8)
-        axes.set(ylabel="accuracy over the best of timm's arms, points (± standard error)")
+        axes.set(ylabel="gain over the best of none and timm's arms, points")
         axes.grid(alpha=0.3)
     left.legend()
     figure.savefig(path, dpi=80)

@@ -20,16 +20,16 @@ MUTANTS = [
     ("a mixup of 0 stays 0", CLI_PY, 'args["mixup"] = settings.mixup', "pass", LOADERS),
     ("flags without effect not said", CLI_PY, "        if self.session is None:\n            self.note_unused()\n", "        if self.session is None:\n            pass\n", STYLES),
     # flags and settings
-    ("choices of --mixer typed by hand", FLAGS_PY, "choices=tuple(METHODS)", 'choices=("sage", "mixup")', FLAGS),
-    ("flags inherited from a parent not known", FLAGS_PY, "if action.container.title == GROUP]", "if action.container.title == GROUP and not parser.prefix_chars]", FLAGS),
-    ("the script's own flag overridden", FLAGS_PY, "        raise ValueError(f\"the script has", "        print(f\"the script has", FLAGS),
+    ("choices of --mixer typed by hand", "sage_timm/options.py", "choices=tuple(METHODS)", 'choices=("sage", "mixup")', FLAGS),
+    ("flags inherited from a parent not known", FLAGS_PY, "if action.container.title == GROUP]", "if action.container is parser._action_groups[-1]]", FLAGS),
+    ("the script's own flag overridden", FLAGS_PY, "        raise ValueError(f\"the script has", "        raise KeyError(f\"the script has", FLAGS),
     ("errors name arguments", CONSOLE_PY, "message.replace(f\"`{name}`\", flag)", "message", FLAGS),
     ("mistyped YAML keys ignored", PATCHES_PY, 'if name.startswith(("sage", "salien", "mixer", "save_mixed")):', "if False:", FLAGS),
     ("command line loses to YAML", PATCHES_PY, "            values.update(given)\n", "", FLAGS),
     ("a second parser gets the flags when it parses", PATCHES_PY, "        for parser in list(parsers):\n", "        for parser in [self]:\n", STYLES),
     ("--mixer-kwargs ignored", SETTINGS_PY, "return {**by_flag, **kwargs}", "return by_flag", SETTINGS),
     ("--sage and another --mixer together", SETTINGS_PY, 'if merged.get("sage") and mixer != "sage":', "if False:", SETTINGS),
-    ("a model that spectral can't use is kept", SETTINGS_PY, "        model = checkpoint = None\n", "", SETTINGS),
+    ("a model that spectral can't use is kept", SETTINGS_PY, "source.pop(key) for key in (\"model\", \"checkpoint\")", "source[key] for key in (\"model\", \"checkpoint\")", SETTINGS),
     ("--naflex-loader not refused", SETTINGS_PY, '("naflex_loader", "aug_splits", "jsd_loss")', '("aug_splits", "jsd_loss")', FLAGS),
     # the session
     ("statistics of the run not passed on", SESSION_PY, "            self.source.normalized_with(mean, std)\n", "            pass\n", SESSION),
@@ -66,4 +66,6 @@ MUTANTS = [
     ("every model is kept", PATCHES_PY, 'return noted if session.settings.saliency == "self" else create', "return noted", PATCHES),
     ("torch.multiprocessing.spawn not refused", PATCHES_PY, '    ("torch.multiprocessing.spawn", "start_processes", _start_processes),\n', "", PATCHES),
     ("replaced though no mixer is asked for", CLI_PY, "        if settings is None:\n", "        if settings is None and not self.given:\n", PATCHES),
+    ("--mixer-share does nothing", "sage_timm/launcher/session.py", "method_share=settings.share", "method_share=1.0", "tests/launcher/test_mixers.py"),
+    ("--saliency-grid does nothing", "sage_timm/options.py", '"blur", "grid", "floor")', '"blur", "floor")', "tests/launcher/test_settings.py"),
 ]  # fmt: skip

@@ -41,7 +41,7 @@ MUTANTS = [
     ('Co-Mixup: back-pointers lost', 'sage_timm/methods/comixup.py', 'reversed(came_from)', 'came_from', 'tests/methods/test_comixup.py'),
     ('Co-Mixup: parts of the batch mixed up', 'sage_timm/methods/comixup.py', 'source = inputs.gather(1, order)', 'source = order', 'tests/methods/test_comixup.py'),
     ('Co-Mixup: alpha does nothing', 'sage_timm/methods/comixup.py', 'float(batch.alpha)', '2.0', 'tests/methods/test_comixup.py'),
-    ('Co-Mixup: compatibility ignored', 'sage_timm/methods/comixup.py', '+ self.omega * far', '+ self.omega * np.eye(member.shape[1])', 'tests/methods/test_comixup.py'),
+    ('Co-Mixup: compatibility ignored', 'sage_timm/methods/comixup.py', '+ self.omega * far', '+ self.omega * np.eye(member.shape[1])', 'tests/methods/test_registry.py'),
     ('CutMix alone takes the wrong alpha', 'sage_timm/mixup.py', 'mixup_alpha, cutmix_alpha = 0, cutmix_alpha or mixup_alpha', 'mixup_alpha, cutmix_alpha = 0, mixup_alpha or cutmix_alpha', 'tests/methods/test_mixup_cutmix.py'),
     ("authors' alpha not the default", 'sage_timm/mixup.py', '{"mixup_alpha": made.alpha} | ', '', 'tests/methods/test_registry.py'),
     ('CutMix draws in the default dtype', 'sage_timm/methods/cutmix.py', ', dtype=batch.lam.dtype', '', 'tests/surfaces/test_contract.py'),

@@ -5,12 +5,8 @@ MUTANTS = [
     ('partner moves the other way', 'sage_timm/tensors.py', 'device=images.device) - dx', 'device=images.device) + dx', 'tests/methods/test_sage_search.py'),
     ('outside the frame not 0', 'sage_timm/tensors.py', 'torch.where(inside[:, None], pixels.view(images.shape), 0)', 'pixels.view(images.shape)', 'tests/methods/test_sage_search.py'),
     ('correlation instead turned round', 'sage_timm/methods/sage_search.py', 'other.flip(-2, -1)', 'other', 'tests/methods/test_sage_search.py'),
-    ('one exponential dropped', 'sage_timm/methods/sage_search.py', 'zip(RATES, WEIGHTS, strict=True)', 'zip(RATES[:-3], WEIGHTS[:-3], strict=True)', 'tests/methods/test_sage_search.py'),
     ('no zero padding: circular overlap', 'sage_timm/methods/sage_search.py', 'size = (_fast_length(2 * height - 1), _fast_length(2 * width - 1))', 'size = (_fast_length(height + 1), _fast_length(width + 1))', 'tests/methods/test_sage_search.py'),
-    ('visible mass ignored', 'sage_timm/methods/sage_search.py', 'spectrum = torch.fft.rfft2(maps[:, 1], s=size) *', 'spectrum = 0 *', 'tests/methods/test_sage_search.py'),
-    ('maps not scaled to a peak of 1', 'sage_timm/methods/sage_search.py', 'peak[:, 0] * gained', 'gained', 'tests/methods/test_sage_search.py'),
     ('no exact re-evaluation', 'sage_timm/methods/sage_search.py', 'TOP = 8 ', 'TOP = 1 ', 'tests/methods/test_sage_search.py'),
-    ('candidates ignored', 'sage_timm/methods/sage_search.py', 'if candidates is not None:\n', 'if False:\n', 'tests/methods/test_sage_search.py'),
+    ('candidates ignored', 'sage_timm/methods/sage_search.py', 'value.masked_fill(~candidates.flatten(1), -torch.inf)', 'value', 'tests/methods/test_sage_search.py'),
     ('ties go to the longest', 'sage_timm/methods/sage_search.py', 'length = translation.square().sum(2)', 'length = -translation.square().sum(2)', 'tests/methods/test_sage_search.py'),
-    ('every pick certified', 'sage_timm/methods/sage_search.py', 'certified = (highest >= bound - TIE * total).all(1)', 'certified = (highest >= 0 * bound).all(1)', 'tests/methods/test_sage_search.py'),
 ]  # fmt: skip

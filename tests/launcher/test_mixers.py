@@ -32,7 +32,12 @@ def test_mixer_sage_is_sage(train, losses):
 def test_mixer_settings_reach_the_method(train):
     kwargs = ["--mixer-kwargs", "beta=0.7", "t_size=3", "block_num=None"]
     err = train("--mixup", "1.0", "--mixer", "puzzlemix", "--saliency", "spectral", *kwargs)
-    assert "PuzzleMix(n_labels=3, beta=0.7, gamma=0.5, eta=0.2, neigh_size=4, t_eps=0.8, t_size=3" in err
+    assert "PuzzleMix(n_labels=3, beta=0.7, gamma=0.5, eta=0.2, neigh_size=None, t_eps=0.8, t_size=3" in err
+
+
+def test_the_mixers_share_leaves_the_rest_to_plain_mixup(train):
+    err = train("--mixup", "1.0", "--sage", "--saliency", "spectral", "--mixer-share", "0.25")
+    assert "plain Mixup for 75% of the rest" in err
 
 
 def test_cutmix_keeps_its_own_alpha(train, losses):
@@ -46,7 +51,7 @@ def test_cutmix_keeps_its_own_alpha(train, losses):
     [
         (["--sage", "--mixer", "cutmix"], "--sage and --mixer cutmix can't be combined; drop one of the two"),
         (["--mixer", "cutmixx"], "invalid choice: 'cutmixx'"),
-        (["--mixer", "puzzlemix", "--mixer-kwargs", "beta"], "--mixer-kwargs takes NAME=VALUE, got beta"),
+        (["--mixer", "puzzlemix", "--mixer-kwargs", "beta"], "--mixer-kwargs must be NAME=VALUE ..., got beta"),
         (["--sage", "--mixer-kwargs", "lam_max=7"], "--sage-lam-max must lie in (0, 1], got 7"),
         (["--mixer", "mixup", "--cutmix", "1", "--mixup-switch-prob", "1"], "must be < 1 with --mixer mixup, got 1"),
         (["--mixer", "mixup", "--mixup-prob", "0"], "must be > 0 with --mixer mixup, got 0"),

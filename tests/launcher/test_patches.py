@@ -144,6 +144,15 @@ def test_loaders_without_our_collate_are_timms_own(session):
     assert session.statistics is None and session.monitor.batches == 0
 
 
+def test_a_multi_epochs_loader_may_start_its_workers_before_it_is_prefetched(session):
+    with installed(session):
+        collate = FastCollateMixup(mixup_alpha=1.0, label_smoothing=0, num_classes=3)
+        inner = timm.data.loader.MultiEpochsDataLoader(Data(), batch_size=8, collate_fn=collate)
+        images, _ = collate([Data()[i] for i in range(4)])
+        assert images.dtype == torch.uint8
+        assert sum(mixed(timm.data.loader.PrefetchLoader(inner, device=torch.device("cpu")))) > 0
+
+
 def test_a_collate_in_a_foreign_loader_says_what_to_do(session):
     with installed(session):
         loader = torch.utils.data.DataLoader(Data(), 4, collate_fn=FastCollateMixup(num_classes=3))

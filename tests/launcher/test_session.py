@@ -47,7 +47,7 @@ def test_one_number_serves_as_statistics():
 
 
 def test_unknown_statistics_are_said_to_be_assumed(checkpoint, capsys):
-    mixup = SessionMixup(Session(Settings(SAGE(), checkpoint=checkpoint)), num_classes=3)
+    mixup = SessionMixup(Session(Settings(SAGE(), source={"checkpoint": checkpoint})), num_classes=3)
     mixup(*batch())
     assert "on cpu, assumed to be normalised as for the saliency model" in capsys.readouterr().err
 
@@ -86,7 +86,7 @@ def test_what_leaves_the_method_nothing_is_an_error(timms, message):
 
 
 def test_self_saliency_follows_the_first_model_in_training_mode(tiny_model, capsys):
-    session = Session(Settings(SAGE(), saliency="self", size=16))
+    session = Session(Settings(SAGE(), saliency="self", source={"size": 16}))
     mixup = SessionMixup(session, num_classes=5)
     teacher, trained = torch.nn.Linear(2, 2).eval(), tiny_model.train()
     session.models += [teacher, trained]
@@ -110,7 +110,7 @@ def test_self_saliency_holds_the_runs_statistics():
 
 def test_self_saliency_without_a_model_says_so():
     with pytest.raises(RuntimeError, match="needs a model in training mode of timm's create_model, found none"):
-        SelfSaliency([torch.nn.Linear(2, 2).eval()], None)(batch()[0])
+        SelfSaliency([torch.nn.Linear(2, 2).eval()])(batch()[0])
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -26,6 +26,8 @@ def test_everything_is_read():
         "saliency_model": "resnet18",
         "saliency_checkpoint": "x.pth",
         "saliency_size": 20,
+        "saliency_grid": 16,
+        "mixer_share": 0.5,
         "save_mixed": 2,
         "output": "runs",
         "input_size": (1, 24, 24),
@@ -34,9 +36,8 @@ def test_everything_is_read():
     assert read_settings(given, args) == Settings(
         method=SAGE(0.5, 0.2),
         saliency="activation",
-        model="resnet18",
-        checkpoint="x.pth",
-        size=20,
+        source={"model": "resnet18", "checkpoint": "x.pth", "size": 20, "grid": 16},
+        share=0.5,
         in_chans=1,
         save_mixed=2,
         folder=Path("runs", "mixed"),
@@ -115,7 +116,7 @@ def test_unfit_settings_are_refused(given, args, message):
 
 def test_a_model_of_the_config_file_is_dropped_with_a_note():
     settings = read_settings({"sage": True, "saliency": "spectral"}, {"saliency_model": "resnet18"})
-    assert settings.model is None
+    assert settings.source == {}
     assert settings.notes == ("--saliency spectral needs no model; the config file's resnet18 is not used",)
 
 

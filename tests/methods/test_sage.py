@@ -168,15 +168,14 @@ def test_sage_plan_is_that_of_its_function():
 
 
 def test_the_default_dtype_changes_no_candidates():
-    saliency, plans = torch.rand(6, 1, 5, 7) ** 4, []
+    saliency, plans = (torch.rand(1, 1, 16, 16) ** 4).expand(32, -1, -1, -1), []
+    partner, ratio = torch.arange(32).flip(0), torch.full((32,), 0.4)
     try:
         for dtype in (torch.float32, torch.float64):
             torch.set_default_dtype(dtype)
             torch.manual_seed(0)
-            plans.append(
-                sage(saliency, torch.arange(6).flip(0), torch.full((6,), 0.4).float(), (20, 31), search_fraction=0.2)
-            )
+            plans.append(sage(saliency, partner, ratio, (40, 62), search_fraction=0.02))
     finally:
         torch.set_default_dtype(torch.float32)
     assert torch.equal(plans[0].mask, plans[1].mask) and torch.equal(plans[0].translation, plans[1].translation)
-    assert plans[1].mask.dtype == plans[1].lam.dtype == torch.float32
+    assert moves(plans[0]).any() and plans[1].mask.dtype == plans[1].lam.dtype == torch.float32

@@ -20,7 +20,7 @@ def make(name, model, **kwargs):
 
 
 def raw(**settings):
-    return {"blur": 0.0, "power": 1.0, "grid": None, **settings}
+    return {"blur": 0.0, "grid": None, **settings}
 
 
 def loss_gradient(model, images, target):
@@ -165,12 +165,6 @@ def test_default_blur_is_the_authors_on_cifar(tiny_model):
     images = torch.randn(2, 3, 32, 32)
     plain, blurred = make("gradient", tiny_model, **raw())(images), make("gradient", tiny_model)(images)
     assert torch.allclose(blurred, torchvision_blur(plain, [5, 5], [1.0, 1.0]), rtol=1e-4, atol=1e-7)
-
-
-def test_power_is_applied_after_the_blur(tiny_model, images):
-    plain = make("gradient", tiny_model)(images)
-    peak = plain.amax((2, 3), keepdim=True)
-    assert torch.allclose(make("gradient", tiny_model, power=3.0)(images), (plain / peak) ** 3, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -378,7 +372,7 @@ class Bright(Saliency):
 def test_a_source_of_ones_own_gets_the_settings():
     images = torch.rand(2, 3, 16, 16)
     assert torch.allclose(Bright(blur=0)(images), images.mean(1, keepdim=True))
-    assert torch.allclose(Bright(blur=0, power=2, grid=8)(images - 0.5).amin(), torch.tensor(0.0))
+    assert torch.allclose(Bright(blur=0, grid=8)(images - 0.5).amin(), torch.tensor(0.0))
     assert Bright(blur=0.1, grid=4)(images).shape == (2, 1, 4, 4)
 
 
@@ -389,12 +383,11 @@ def test_a_source_of_ones_own_gets_the_settings():
         ({"name": "spectral", "model": "resnet18"}, "uses no model"),
         ({"name": "spectral", "size": 0}, "`size` must be at least 4, got 0"),
         ({"name": "spectral", "size": 2.5}, "`size` must be a whole number"),
-        ({"name": "spectral", "power": 0}, r"`power` must lie in \(0, inf\), got 0"),
-        ({"name": "spectral", "power": float("nan")}, "`power` must lie in"),
+        ({"name": "spectral", "floor": float("nan")}, "`floor` must lie in"),
         ({"name": "spectral", "blur": -1}, r"`blur` must lie in \[0, 1\], got -1"),
         ({"name": "spectral", "grid": 0}, "`grid` must be at least 1"),
         ({"name": "spectral", "floor": -0.1}, r"`floor` must lie in \[0, 100\], got -0.1"),
-        ({"name": "spectral", "sigma": 3}, "settings are blur, power, grid and floor, got sigma"),
+        ({"name": "spectral", "sigma": 3}, "settings are blur, grid and floor, got sigma"),
         ({"name": "self"}, "needs `model`, the module in training"),
         ({"name": "activation", "model": nn.Flatten()}, "forward_intermediates"),
     ],

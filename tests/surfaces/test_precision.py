@@ -43,6 +43,7 @@ def test_errors_against_float64(dtype, autocast):
     assert image_error <= EPS[dtype] + 2e-6 and weight_error < 2e-6
 
 
+@pytest.mark.slow
 def test_the_tensor_part_compiles_into_one_graph():
     def step(images, saliency, partner, ratio, target):
         plan = sage(saliency, partner, ratio, (24, 24))

@@ -36,16 +36,16 @@ def main():
     model = create_model("test_resnet", num_classes=3)
     collate_fn, mixup_fn = None, None
     if args.mixup > 0 or args.cutmix > 0.0:
-        mixup_args = dict(
-            mixup_alpha=args.mixup,
-            cutmix_alpha=args.cutmix,
-            cutmix_minmax=None,
-            prob=1.0,
-            switch_prob=0.5,
-            mode="batch",
-            label_smoothing=args.smoothing,
-            num_classes=3,
-        )
+        mixup_args = {
+            "mixup_alpha": args.mixup,
+            "cutmix_alpha": args.cutmix,
+            "cutmix_minmax": None,
+            "prob": 1.0,
+            "switch_prob": 0.5,
+            "mode": "batch",
+            "label_smoothing": args.smoothing,
+            "num_classes": 3,
+        }
         if args.no_prefetcher:
             mixup_fn = Mixup(**mixup_args)
         else:

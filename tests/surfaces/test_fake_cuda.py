@@ -1,0 +1,111 @@
+"""The CUDA paths without a GPU: fake CUDA tensors, which have a device and a shape but no values.
+
+An operation on tensors of two devices, or one whose outcome the host needs, raises. Values, streams and events are not
+simulated: an event never arrives. Autograd asks for a real CUDA context; where a gradient is taken, the call runs on
+'meta' tensors instead, which have no values either and mix with no other device. Puzzle Mix and Co-Mixup solve on the
+host and wait for their maps by design: they run up to that point.
+"""
+
+from contextlib import nullcontext
+
+import pytest
+import timm
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+from sage_timm import create_mixup
+from sage_timm.methods.sage_search import rearrange
+from sage_timm.saliency import SOURCES
+from sage_timm.saliency.auxiliary import Auxiliary
+from scripts.bench.measure import operations
+
+
+class NeverArrives:
+    """In place of torch.cuda.Event."""
+
+    def record(self, stream):
+        pass
+
+    def query(self):
+        return False
+
+
+@pytest.fixture(autouse=True)
+def no_streams(monkeypatch):
+    empty = torch.empty
+    monkeypatch.setattr(torch.cuda, "Event", NeverArrives)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    monkeypatch.setattr(torch, "empty", lambda *shape, pin_memory=False, **settings: empty(*shape, **settings))
+
+
+def source(name, device):
+    """Make a source whose model is fake: to be called inside a FakeTensorMode."""
+    model = timm.create_model("test_resnet").eval().requires_grad_(False)
+    for module in model.modules():
+        for values in (module._parameters, module._buffers):
+            for key, value in values.items():
+                fake = None if value is None else torch.zeros(value.shape, dtype=value.dtype, device=device)
+                values[key] = (
+                    torch.nn.Parameter(fake, False) if values is module._parameters and value is not None else fake
+                )
+    return SOURCES[name](Auxiliary(model, None, None, (112, 112), "a fake model"))
+
+
+def call(method, saliency=None, device="cuda", batch=8, **settings):
+    """Make a call on fake tensors, inside a FakeTensorMode, and return it to be made again."""
+    mixup = create_mixup(method, num_classes=1000, saliency=saliency, **settings)
+    images = torch.rand(batch, 3, 224, 224, device=device)
+    target = torch.zeros(batch, dtype=torch.long, device=device)
+
+    def mix():
+        mixed, weights = mixup(images, target)
+        assert mixed.device == images.device and mixed.shape == images.shape
+        assert weights.device == images.device and weights.shape == (batch, 1000)
+
+    mix()
+    return mix, mixup
+
+
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+@pytest.mark.parametrize("method", ["sage", "mixup", "cutmix", "saliencymix"])
+def test_no_wrong_device_and_no_wait(method, mode):
+    with FakeTensorMode():
+        for _ in range(3):
+            _, mixup = call(method, "spectral", mode=mode, cutmix_alpha=1.0, batch=7)
+            assert all(not host.is_cuda for _, host, _ in mixup.planner.checks._pending)
+
+
+@pytest.mark.parametrize(("name", "device"), [("activation", "cuda:0"), ("gradient", "meta"), ("self", "meta")])
+def test_sources_with_a_model(name, device, monkeypatch):
+    if device == "meta":
+        monkeypatch.setattr("sage_timm.checks.ValueChecks._submit", lambda self, outcome, act: None)
+        monkeypatch.setattr(torch, "autocast", lambda *args, **settings: nullcontext())  # it knows no 'meta'
+    with FakeTensorMode() if device != "meta" else nullcontext():
+        call("sage", source(name, device), device)
+
+
+@pytest.mark.parametrize("method", ["puzzlemix", "comixup"])
+def test_methods_with_a_solver_wait_for_their_maps_alone(method):
+    """They get as far as handing the energy to the host; no device is mistaken before."""
+    with FakeTensorMode(), pytest.raises((DataDependentOutputException, RuntimeError)) as error:
+        call(method, "spectral")
+    assert "same device" not in str(error.value) and "not on the expected device" not in str(error.value)
+
+
+@pytest.mark.parametrize("mistake", [lambda x: x + torch.ones(8), lambda x: x.sum().item(), lambda x: x[x > 0]])
+def test_the_stand_in_sees_mistakes(mistake):
+    with FakeTensorMode(), pytest.raises(Exception, match=r"device|local_scalar_dense|nonzero"):
+        mistake(torch.rand(8, device="cuda"))
+
+
+def test_operations_per_call():
+    """Limits a little above what is counted today, so that a call grows no dearer unseen."""
+    with FakeTensorMode():
+        own, other = (torch.rand(8, 1, 56, 56, device="cuda") for _ in range(2))
+        counts = {"rearrange": operations(lambda: rearrange(own, other))}
+        for method in ("mixup", "sage"):
+            counts[method] = operations(call(method, "spectral")[0])
+    print(counts)
+    assert counts["rearrange"] <= 60
+    assert counts["mixup"] <= 40
+    assert counts["sage"] <= 215
