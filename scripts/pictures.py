@@ -39,7 +39,8 @@ def photographs() -> torch.Tensor:
     """Load the crops: [4, 3, 224, 224] in [0, 1]."""
     folder, crops = Path(skimage.data.__path__[0]), []
     for name, across, down, share in PHOTOGRAPHS.values():
-        picture = Image.open(folder / name).convert("RGB")
+        with Image.open(folder / name) as opened:
+            picture = opened.convert("RGB")
         side = int(min(picture.size) * share)
         left, top = int((picture.width - side) * across), int((picture.height - side) * down)
         crop = picture.crop((left, top, left + side, top + side)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)

@@ -14,6 +14,7 @@ from sage_timm.methods.sage import sage
 from sage_timm.options import FLAGS, SALIENCY_FLAGS, in_flags, saliency_settings
 from sage_timm.visualize import Report, draw_page, measure
 from sage_timm.visualize import __main__ as command
+from sage_timm.visualize.figures import in_words
 from sage_timm.visualize.report import LEAST_RETAINED
 
 
@@ -55,7 +56,18 @@ def test_noise_scores_as_maps_do():
 def test_report_agrees_with_the_plan():
     maps, partner = torch.rand(6, 1, 9, 7) ** 4, torch.arange(5, -1, -1)
     plan = sage(maps, partner, torch.full((6,), 0.4), (36, 28))
-    assert measure(maps, (36, 28), 0.4).retained == pytest.approx(plan.retained(maps).sum(1).mean().item())
+    report = measure(maps, (36, 28), 0.4)
+    assert report.retained == pytest.approx(plan.retained(maps).sum(1).mean().item())
+    still = torch.zeros(1, 17, 13, dtype=torch.bool)
+    still[0, 8, 6] = True
+    plan = sage(maps, partner, torch.full((6,), 0.4), (36, 28), candidates=still)
+    assert report.unmoved == pytest.approx(plan.retained(maps).sum(1).mean().item())
+
+
+def test_report_counts_distances_of_those_that_move():
+    maps = spots([(8, 9), (2, 2), (14, 16), (8, 9)])  # the first and the last collide, the two between do not
+    report = measure(maps, (20, 24), 0.3)
+    assert report.moved == 0.5 and report.distance >= 4
 
 
 @pytest.mark.parametrize(
@@ -126,6 +138,16 @@ def test_shared_flags_reach_create_saliency():
 def test_errors_name_flags():
     assert in_flags("`checkpoint` must, got `other`") == "--saliency-checkpoint must, got `other`"
     assert set(FLAGS.values()) == {*SALIENCY_FLAGS, "--mixer"}
+
+
+def test_the_command_names_its_own_flags(pictures):
+    for arguments, message in ((["--lam", "2"], "--lam must lie in"), (["--size", "0"], "--size must be at least 1")):
+        with pytest.raises(SystemExit, match=f"^error: {message}"):
+            command.main([str(pictures), "--saliency", "spectral", *arguments])
+
+
+def test_translations_in_words():
+    assert in_words(40, -96) == "40 px down, 96 px left" and in_words(-1, 0) == "1 px up" and in_words(0, 0) == ""
 
 
 def test_progress_is_shown_for_folders(pictures, monkeypatch, capsys):

@@ -11,7 +11,7 @@ MUTANTS = [
     ("report: the mean over images that stay, too", "sage_timm/visualize/report.py", "distance[moved].median()", "distance.min()", "tests/test_visualize.py"),
     ("report: not at the ratio of the picture", "sage_timm/visualize/__main__.py", "ratio = args.lam * args.sage_lam_max", "ratio = args.lam", "tests/test_visualize.py"),
     ("page: names not escaped", "sage_timm/visualize/figures.py", 'return html.escape(text).replace(', "return text.replace(", "tests/test_visualize.py"),
-    ("pictures: moves told the wrong way round", "sage_timm/visualize/figures.py", '((dy, ("up", "down"))', '((dy, ("down", "up"))', "tests/scripts/test_scripts.py"),
+    ("pictures: moves told the wrong way round", "sage_timm/visualize/figures.py", '((dy, ("up", "down"))', '((dy, ("down", "up"))', "tests/test_visualize.py"),
     ("flags: --saliency-floor goes nowhere", "sage_timm/options.py", '"grid", "floor")', '"grid")', "tests/test_visualize.py"),
-    ("flags: errors speak of arguments", "sage_timm/visualize/__main__.py", 'error: {in_flags(str(error), FLAGS | OWN)}', "error: {error}", "tests/scripts/test_scripts.py"),
+    ("flags: errors speak of arguments", "sage_timm/visualize/__main__.py", 'error: {in_flags(str(error), FLAGS | OWN)}', "error: {error}", "tests/test_visualize.py"),
 ]  # fmt: skip

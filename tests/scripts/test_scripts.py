@@ -99,7 +99,8 @@ def test_pictures(tmp_path):
     pictures.main(["-o", str(tmp_path)])
     for name in ("mixed.jpg", "rearrangement.png"):
         assert 1e4 < (tmp_path / name).stat().st_size < 4e5
-        assert Image.open(tmp_path / name).size == Image.open(ROOT / "docs" / name).size, f"{name} was not redrawn"
+        with Image.open(tmp_path / name) as drawn, Image.open(ROOT / "docs" / name) as kept:
+            assert drawn.size == kept.size, f"{name} was not redrawn"
 
 
 @pytest.mark.slow
