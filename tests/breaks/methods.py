@@ -32,7 +32,7 @@ MUTANTS = [
     ('Puzzle Mix: moved blocks leave the frame', 'sage_timm/methods/puzzlemix.py', 'torch.minimum(edge[index], side - width)', 'edge[index]', 'tests/methods/test_puzzlemix.py'),
     ("Puzzle Mix: partner's blocks moved by the own map", 'sage_timm/methods/puzzlemix.py', '(maps[batch.partner], 1 - mask)', '(maps, 1 - mask)', 'tests/methods/test_puzzlemix.py'),
     ('Puzzle Mix: std ignored', 'sage_timm/methods/puzzlemix.py', 'images * per_channel(batch.std or IMAGENET_DEFAULT_STD, images)', 'images * 1.0', 'tests/methods/test_puzzlemix.py'),
-    ('Puzzle Mix: NaN images reach the cut', 'sage_timm/methods/puzzlemix.py', 'batch.images.float().nan_to_num(0, 0, 0)', 'batch.images.float()', 'tests/methods/test_puzzlemix.py'),
+    ('Puzzle Mix: NaN images reach the cut', 'sage_timm/methods/puzzlemix.py', 'batch.images.float().nan_to_num(0, 0, 0)', 'batch.images.float()', 'tests/methods/test_registry.py'),
     ('Co-Mixup: diversity ignored', 'sage_timm/methods/comixup.py', 'np.where(taken > self.limit, taken, 0)', 'np.zeros_like(taken)', 'tests/methods/test_comixup.py'),
     ('Co-Mixup: an output crowds itself', 'sage_timm/methods/comixup.py', 'others = blocks.sum(1, keepdims=True) - blocks[:, j : j + 1]', 'others = blocks.sum(1, keepdims=True)', 'tests/methods/test_comixup.py'),
     ('Co-Mixup: last round instead of the best', 'sage_timm/methods/comixup.py', 'best = np.where(better[:, None, None, None, None], shares, best)', 'best = shares', 'tests/methods/test_comixup.py'),

@@ -2,6 +2,7 @@
 
 import inspect
 
+import numpy as np
 import pytest
 import timm.data
 import torch
@@ -109,3 +110,10 @@ def test_authors_settings_are_the_defaults():
 def test_errors(name, settings, error, message):
     with pytest.raises(error, match=message):
         create_mixup(name, **{"saliency": bump, **settings})
+
+
+def test_puzzlemix_sees_pixels_that_are_not_finite_as_0():
+    batch = make_batch(4, 16, 16)
+    batch.images[0], batch.images[1, :, 3] = torch.nan, torch.inf
+    terms = create_method("puzzlemix").energy(batch, (4, 4))
+    assert all(np.isfinite(term).all() for term in terms), "a cut through anything else does not end"
