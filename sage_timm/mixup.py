@@ -13,6 +13,7 @@ from .checks import check_count, check_images, check_number, check_span
 from .methods import Method, create_method
 from .methods.boxes import box_plan
 from .methods.cutmix import CutMix
+from .methods.mixup import Mixup as BlendMixup
 from .methods.mixup import blend_plan
 from .methods.sage import SAGE
 from .plan import MixPlan
@@ -110,8 +111,9 @@ class MethodMixup(Mixup):
             check_span("cutmix_minmax", cutmix_minmax)
         check_number("prob", prob, 0, 1)
         check_number("method_share", method_share, 0, 1, open_low=True)
-        if method_share < 1 and mixup_alpha == 0:
-            raise ValueError(f"`method_share` must be 1 for CutMix, got {method_share}; use another method")
+        if method_share < 1 and isinstance(method, (CutMix, BlendMixup)):
+            name = type(method).__name__
+            raise ValueError(f"`method_share` must be 1 for {name}, got {method_share}; use another method")
         check_number("switch_prob", switch_prob, 0, 1)
         if mode not in MODES:
             raise ValueError(f"`mode` must be one of {', '.join(MODES)}, got {mode!r}")

@@ -68,4 +68,5 @@ MUTANTS = [
     ("replaced though no mixer is asked for", CLI_PY, "        if settings is None:\n", "        if settings is None and not self.given:\n", PATCHES),
     ("--mixer-share does nothing", "sage_timm/launcher/session.py", "method_share=settings.share", "method_share=1.0", "tests/launcher/test_mixers.py"),
     ("--saliency-grid does nothing", "sage_timm/options.py", '"blur", "grid", "floor")', '"blur", "floor")', "tests/launcher/test_settings.py"),
+    ("settings of self saliency do nothing", "sage_timm/launcher/session.py", "size=self.size, **self.settings)", "size=self.size)", "tests/launcher/test_session.py"),
 ]  # fmt: skip

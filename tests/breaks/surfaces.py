@@ -51,4 +51,5 @@ MUTANTS = [
     ("SageMix draws from NumPy's generator", 'sage_timm/transforms.py', 'lam = lam.to(pixels.device)', "lam = (lam + 0 * __import__('numpy').random.rand()).to(pixels.device)", 'tests/surfaces/test_contract.py'),
     ("method_share does nothing", "sage_timm/mixup.py", "np.random.rand(count) >= self.method_share", "np.random.rand(count) >= 1", "tests/surfaces/test_mixup.py"),
     ("plain Mixup's share left unmixed", "sage_timm/mixup.py", "if draw.by_mixup.any():", "if False:", "tests/surfaces/test_mixup.py"),
+    ("a share that does nothing for Mixup is taken", "sage_timm/mixup.py", "isinstance(method, (CutMix, BlendMixup))", "isinstance(method, CutMix)", "tests/surfaces/test_mixup.py"),
 ]  # fmt: skip

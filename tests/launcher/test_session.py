@@ -86,7 +86,7 @@ def test_what_leaves_the_method_nothing_is_an_error(timms, message):
 
 
 def test_self_saliency_follows_the_first_model_in_training_mode(tiny_model, capsys):
-    session = Session(Settings(SAGE(), saliency="self", source={"size": 16}))
+    session = Session(Settings(SAGE(), saliency="self", source={"size": 16, "grid": 4, "floor": 0.5}))
     mixup = SessionMixup(session, num_classes=5)
     teacher, trained = torch.nn.Linear(2, 2).eval(), tiny_model.train()
     session.models += [teacher, trained]
@@ -96,6 +96,7 @@ def test_self_saliency_follows_the_first_model_in_training_mode(tiny_model, caps
     assert "the saliency follows a ResNet of" in capsys.readouterr().err
     inner = session.source.source
     assert inner.auxiliary.model is trained
+    assert (inner.size, inner.grid, inner.floor) == ((16, 16), 4, 0.5)
     assert torch.equal(session.source(images, None), inner(images, None))
 
 

@@ -533,5 +533,6 @@ def test_method_share_of_1_draws_as_without_it():
 def test_unfit_method_share():
     with pytest.raises(ValueError, match=r"`method_share` must lie in \(0, 1\], got 0"):
         SageMixup(saliency="spectral", method_share=0)
-    with pytest.raises(ValueError, match="`method_share` must be 1 for CutMix"):
-        create_mixup("cutmix", method_share=0.5)
+    for name, said in (("cutmix", "CutMix"), ("mixup", "Mixup")):
+        with pytest.raises(ValueError, match=f"`method_share` must be 1 for {said}, got 0.5"):
+            create_mixup(name, method_share=0.5)
