@@ -53,7 +53,7 @@ class Study:
         pixels = self.images.float() / 255
         self.mean, self.std = (f(pixels, (0, 2, 3)).view(1, -1, 1, 1) for f in (torch.mean, torch.std))
         self.truth, self.auxiliaries = Truth(), {}
-        self.small = "narrow" if args.model == "resnet18" else args.model
+        self.small = {"resnet18": "narrow", "wide": "pooled"}.get(args.model, args.model)
         print(f"{len(self.images)} training and {len(self.test_images)} test images of {self.num_classes} classes")
 
     def clock(self) -> float:
@@ -63,17 +63,18 @@ class Study:
         return time.perf_counter() if self.cuda else time.process_time()
 
     def create_model(self, name: str) -> ResNet:
-        """Create 'resnet18' with a 3x3 stem, or a ResNet-10 of 16 to 128 channels with stride 2, 'narrow' or 'pooled'.
+        """Create 'resnet18' with a 3x3 stem, or a ResNet-10 with a stem of stride 2: 'narrow', 'pooled' or 'wide'.
 
-        'pooled' halves the stem's output once more, as ResNets do, which suits images of 48 pixels and more.
+        'narrow' has 16 to 128 channels; 'pooled' also halves the stem's output, as ResNets do, which suits images of
+        48 pixels and more; 'wide' is 'pooled' with 32 to 256 channels.
         """
-        depth, width, stride = (2, 64, 1) if name == "resnet18" else (1, 16, 2)
+        depth, width, stride = {"resnet18": (2, 64, 1), "wide": (1, 32, 2)}.get(name, (1, 16, 2))
         channels = tuple(width * 2**stage for stage in range(4))
         model = ResNet(
             BasicBlock, [depth] * 4, self.num_classes, stem_type="deep", stem_width=width // 2, channels=channels
         )
         model.conv1 = torch.nn.Conv2d(self.images.shape[1], width, 3, stride, 1, bias=False)
-        model.maxpool = torch.nn.MaxPool2d(3, 2, 1) if name == "pooled" else torch.nn.Identity()
+        model.maxpool = torch.nn.MaxPool2d(3, 2, 1) if name in ("pooled", "wide") else torch.nn.Identity()
         return model.to(self.device, memory_format=torch.channels_last)
 
     def forward(self, model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
@@ -260,7 +261,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--frame", type=number(int, 8), default=48, help="the side in pixels of the images that --object-share makes")
     add("--arms", nargs="+", default=["none", *TIMM, "gradient", "oracle", "flat"], metavar="ARM")
     add("--seeds", nargs="+", type=number(int, 0, 2**31), default=[0, 1, 2], metavar="SEED")
-    add("--model", choices=("resnet18", "narrow", "pooled"), default="resnet18")
+    add("--model", choices=("resnet18", "narrow", "pooled", "wide"), default="resnet18")
     add("--epochs", type=count, default=100)
     add("--auxiliary-epochs", type=count, default=30, metavar="EPOCHS")
     add("--batch-size", type=number(int, 2), default=128, help="even, as timm's Mixup wants it")
