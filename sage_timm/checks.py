@@ -127,20 +127,19 @@ class ValueChecks:
 
         self._submit(extremes, act)
 
-    def saliency(self, saliency: torch.Tensor) -> None:
-        """Warn, once, where maps [B, 1, h, w] hold values that count as 0, or where none holds any saliency."""
-        unfit = (~saliency.isfinite() | (saliency < 0)).sum()
-        empty = (saliency.nan_to_num(0, 0, 0) <= 0).all()
+    def saliency(self, maps: torch.Tensor, counted: torch.Tensor) -> None:
+        """Warn, once, where maps [B, 1, h, w] differ from what they count as, or where that is 0 everywhere."""
 
         def act(found: torch.Tensor) -> None:
-            unfit, empty = found.tolist()
+            unfit, salient = found.tolist()
+            empty = not salient
             if (unfit or empty) and not self._warned:
                 self._warned = True
                 bad = f"{unfit} saliency values of a batch are negative or not finite and count as 0" if unfit else ""
                 bare = "the saliency of a batch is 0 everywhere and counts as uniform" if empty else ""
                 warnings.warn("; ".join(filter(None, (bad, bare))) + " (shown once)", stacklevel=2)
 
-        self._submit(torch.stack([unfit, empty.to(unfit.dtype)]), act)
+        self._submit(torch.stack([(maps != counted).sum(), counted.count_nonzero()]), act)
 
     def _submit(self, outcome: torch.Tensor, act: Callable[[torch.Tensor], None]) -> None:
         if not outcome.is_cuda:

@@ -97,13 +97,13 @@ class MixPlan:
         images = images[self.source[:, k]]
         return images if self.box is None or k != 1 else shrink(images, self.box)
 
-    def _weighted(self, images: torch.Tensor, k: int) -> torch.Tensor:
-        """Move source k of each output, as `_shown` gives it, and weigh it by its mask."""
+    def _moved(self, images: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the mask of source k of each output and the source, as `_shown` gives it, moved."""
         if self.translation is not None and not (self.own and k == 0):
             images = translate(images, self.translation[:, min(k, self.translation.shape[1] - 1)])
-        # A product with a mask of 0 would let infinities and NaN through.
         mask = self.mask[:, k : k + 1]
-        return torch.where(mask > 0, mask * images, 0)
+        # The product of a mask of 0 with an infinity or NaN would not be 0.
+        return mask, torch.where(mask > 0, images, mask)
 
     def mix_images(self, images: torch.Tensor) -> torch.Tensor:
         """Sum each output's sources, each moved and weighted by its mask; a source is 0 where it has left the frame.
@@ -116,9 +116,10 @@ class MixPlan:
         """
         check_images(images)
         channels_last = not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last)
-        mixed = self._weighted(self._shown(images, 0), 0)
+        mask, moved = self._moved(self._shown(images, 0), 0)
+        mixed = mask * moved
         for k in range(1, self.source.shape[1]):
-            mixed += self._weighted(self._shown(images, k), k)
+            mixed.addcmul_(*self._moved(self._shown(images, k), k))
         return mixed.to(images.dtype).contiguous(
             memory_format=torch.channels_last if channels_last else torch.contiguous_format
         )
@@ -140,8 +141,8 @@ class MixPlan:
             entry alone.
         """
         maps = unit_mass(F.interpolate(saliency.float(), self.mask.shape[-2:], mode="bilinear"))
-        kept = [self._weighted(unit_mass(self._shown(maps, k)), k).sum((1, 2, 3)) for k in range(self.source.shape[1])]
-        return torch.stack(kept, 1)
+        moved = [self._moved(unit_mass(self._shown(maps, k)), k) for k in range(self.source.shape[1])]
+        return torch.stack([(mask * image).sum((1, 2, 3)) for mask, image in moved], 1)
 
     def where(self, condition: torch.Tensor, other: "MixPlan") -> "MixPlan":
         """Return this plan for the outputs where `condition` [B] holds and `other` for the rest.

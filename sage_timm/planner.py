@@ -90,8 +90,9 @@ class Planner:
         if self.source is not None:
             saliency = self.source(images if normalized else self.source.normalized(images), weights)
             check_saliency(saliency, images)
-            self.checks.saliency(saliency)
-            saliency = saliency.float().nan_to_num(0, 0, 0).clamp_min(0)
+            found = saliency.float()
+            saliency = found.nan_to_num(0, 0, 0).clamp_min_(0)
+            self.checks.saliency(found, saliency)
             std = self.source.std
         batch = Batch(images, saliency, partner, lam, alpha, std if normalized else (1.0,))  # type: ignore[arg-type]
         return self.method(batch)

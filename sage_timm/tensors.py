@@ -9,8 +9,7 @@ import torch.nn.functional as F
 
 def unit_mass(saliency: torch.Tensor) -> torch.Tensor:
     """Scale each map [B, 1, h, w] to sum 1; a map without any saliency counts as uniform."""
-    peak = saliency.amax((-2, -1), keepdim=True)
-    scaled = torch.where(peak > 0, saliency / peak, 1)
+    scaled = (saliency / saliency.amax((-2, -1), keepdim=True)).nan_to_num_(1)
     return scaled / scaled.sum((-2, -1), keepdim=True)
 
 
@@ -25,14 +24,15 @@ def expand_tiles(tiles: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return tiles
 
 
-def translate(images: torch.Tensor, translation: torch.Tensor) -> torch.Tensor:
-    """Move each image, or tiles of it, by whole pixels; what comes from outside the frame is 0.
+def translate(images: torch.Tensor, translation: torch.Tensor, outside: float = 0.0) -> torch.Tensor:
+    """Move each image, or tiles of it, by whole pixels.
 
     Args:
         images: [B, C, H, W], any dtype.
         translation: [B or 1, 2] int64, (dy, dx) in pixels, positive moves the content down / right; or
             [B or 1, 2, h, w], one for each of h x w equal tiles of the result: pixel (y, x) of the result shows pixel
             (y - dy, x - dx) of the image.
+        outside: what is shown where that lies outside the image.
 
     Returns:
         [B, C, H, W] in the dtype of `images`.
@@ -41,27 +41,28 @@ def translate(images: torch.Tensor, translation: torch.Tensor) -> torch.Tensor:
     dy, dx = expand_tiles(translation.view(*translation.shape, *[1] * (4 - translation.ndim)), (height, width)).unbind(
         1
     )
-    y = torch.arange(height, device=images.device)[:, None] - dy
-    x = torch.arange(width, device=images.device) - dx
-    row, column = y.clamp(0, height - 1), x.clamp(0, width - 1)
-    inside = (row == y) & (column == x)
-    source = (row * width + column).expand(batch, -1, -1)
-    pixels = images.flatten(2).gather(2, source.flatten(1)[:, None].expand(-1, channels, -1))
-    return torch.where(inside[:, None], pixels.view(images.shape), 0)
+    # Whatever lies outside is taken from a border of one pixel.
+    framed = F.pad(images, (1, 1, 1, 1), value=outside)
+    row = (torch.arange(1, height + 1, device=images.device)[:, None] - dy).clamp_(0, height + 1)
+    column = (torch.arange(1, width + 1, device=images.device) - dx).clamp_(0, width + 1)
+    source = (row * (width + 2) + column).flatten(1)[:, None].expand(batch, channels, -1)
+    return framed.flatten(2).gather(2, source).view(images.shape)
 
 
 def gaussian_blur(maps: torch.Tensor, sigma: float, radius: int | None = None) -> torch.Tensor:
     """Blur [B, 1, h, w] by a Gaussian of `sigma` cells, cut off after `radius` (2 sigma), reflected at the border."""
     reach = math.ceil(2 * sigma) if radius is None else radius
-    for dim in (2, 3):
-        radius = min(reach, maps.shape[dim] - 1)
-        if radius > 0:
-            offset = torch.arange(-radius, radius + 1, device=maps.device, dtype=maps.dtype)
-            kernel = torch.exp(-0.5 * (offset / sigma) ** 2)
-            kernel = (kernel / kernel.sum()).view((1, 1, -1, 1) if dim == 2 else (1, 1, 1, -1))
-            padding = (0, 0, radius, radius) if dim == 2 else (radius, radius, 0, 0)
-            maps = F.conv2d(F.pad(maps, padding, mode="reflect"), kernel)
-    return maps
+    rows, columns = (min(reach, side - 1) for side in maps.shape[-2:])
+    if max(rows, columns) <= 0:
+        return maps
+    # The weights are made on the host and sent without waiting for it.
+    kernels = {}
+    for radius in {rows, columns}:
+        weights = [math.exp(-0.5 * (i / sigma) ** 2) for i in range(-radius, radius + 1)]
+        kernel = torch.tensor([weight / sum(weights) for weight in weights], dtype=maps.dtype)
+        kernels[radius] = kernel.to(maps.device, non_blocking=True)
+    maps = F.pad(maps, (columns, columns, rows, rows), mode="reflect")
+    return F.conv2d(F.conv2d(maps, kernels[rows].view(1, 1, -1, 1)), kernels[columns].view(1, 1, 1, -1))
 
 
 def resize(images: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

@@ -29,10 +29,10 @@ def saliency_mask(own: torch.Tensor, other: torch.Tensor, translation: torch.Ten
 
     Reference: section 3.1. Differs: the authors' code yields 0, a black pixel, where both maps are 0.
     """
-    moved, present = translate(torch.cat([other, torch.ones_like(other)], 1), translation).split(1, 1)
-    both = own + moved
-    neither = torch.where(present > 0, ratio.view(-1, 1, 1, 1), 1)
-    return torch.where(both > 0, own / both.masked_fill(both == 0, 1), neither)
+    moved = translate(other, translation, outside=-1)
+    neither = ratio.view(-1, 1, 1, 1).masked_fill(moved < 0, 1)
+    both = own + moved.clamp_min_(0)
+    return torch.where(both > 0, own / both, neither)
 
 
 def sage(
@@ -74,15 +74,16 @@ def sage(
         candidates = torch.rand(shape, device=saliency.device, dtype=saliency.dtype) < search_fraction
         candidates[:, rows - 1, columns - 1] = True
     maps = unit_mass(saliency)
-    translation = rearrange(share * maps, (1 - share) * maps[partner], candidates)
+    own, other = share * maps, (1 - share) * maps[partner]
+    translation = rearrange(own, other, candidates)
 
     if (rows, columns) != size:
-        dy, dx = translation.float().unbind(1)
-        translation = torch.stack([dy * (height / rows), dx * (width / columns)], dim=1).round().long()
-        maps = unit_mass(F.interpolate(saliency, size, mode="bilinear"))
-    mask = saliency_mask(share * maps, (1 - share) * maps[partner], translation, ratio)
-    moves = torch.stack([torch.zeros_like(translation), translation], 1)
-    return MixPlan.of_pairs(partner, mask, mask.mean((1, 2, 3)), moves[..., None, None])
+        cell = torch.tensor([height / rows, width / columns], dtype=torch.float32)
+        translation = (translation * cell.to(saliency.device, non_blocking=True)).round().long()
+        own, other = (F.interpolate(each, size, mode="bilinear") for each in (own, other))
+    mask = saliency_mask(own, other, translation, ratio)
+    moves = F.pad(translation[:, None], (0, 0, 1, 0))[..., None, None]
+    return MixPlan.of_pairs(partner, mask, mask.mean((1, 2, 3)), moves)
 
 
 @dataclass(frozen=True)

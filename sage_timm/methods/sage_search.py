@@ -6,21 +6,21 @@ For non-negative maps `own` and `other`, with m the other map moved by t and 0 o
 
 `visible`, the mass of the other map that stays in the frame, is a cross-correlation with a frame of ones. So is
 overlap, summed over a few terms: for any poles p_1 ... p_K > 0, with r_k(x) the product of (p_j - x) / (p_j + x) over
-j <= k,
+j <= k, and f_k(x) = r_k-1(x) x / (p_k + x),
 
-    a b / (a + b) * (1 - r_K(a) r_K(b)) = sum over k of p_k / 2 * (r_k-1(a) - r_k(a)) * (r_k-1(b) - r_k(b)).
+    a b / (a + b) * (1 - r_K(a) r_K(b)) = sum over k of 2 p_k f_k(a) f_k(b).
 
-With poles at equal ratios from the smallest to the largest value of the maps, r_K is small on all of them, and all
+With poles that span the larger values of the maps, r_K is small where there is something to overlap, and all
 (2h - 1)(2w - 1) translations cost a few FFTs. The approximation only ranks; the best few are computed exactly.
 """
 
 import torch
 import torch.nn.functional as F
 
-TERMS = 4  # poles to search with
+TERMS = 3  # poles to search with
 FINE_TERMS = 12  # poles to prove with
-SMALL = 1e-2, 1e-4  # no pole lies below these shares of a map's mean and of the largest value
-TOP = 8  # translations evaluated exactly, next to the zero translation
+SMALLEST = 0.1, 1e-4  # no pole lies below these shares of a map's typical and of its largest value
+TOP = 10  # translations evaluated exactly, next to the zero translation
 TIE = 1e-6  # retained saliency, as a share of the best, below which two translations count as equal
 CACHED = 2**19  # numbers that are transformed at once on a CPU: more would leave its cache; elsewhere 128 times as many
 
@@ -45,8 +45,8 @@ def retained_saliency(own: torch.Tensor, other: torch.Tensor, translation: torch
     windows = frame.unfold(1, height, 1).unfold(2, width, 1)
     image = torch.arange(batch, device=own.device)[:, None]
     moved = windows[image, height - 1 - translation[..., 0], width - 1 - translation[..., 1]]
-    both = (own + moved).clamp_min_(torch.finfo(own.dtype).tiny)
-    return own.sum((2, 3)) + (moved - own).mul_(moved).div_(both).sum((2, 3))
+    # own * M + m * (1 - M) = (own^2 + m^2) / (own + m); 0 / 0, where both are 0, retains nothing.
+    return torch.addcmul(own.square(), moved, moved).div_(own + moved).nansum((2, 3))
 
 
 def _fast_length(length: int) -> int:
@@ -62,33 +62,46 @@ def _fast_length(length: int) -> int:
         length += 2
 
 
-def _remainders(maps: torch.Tensor, terms: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Choose the poles for pairs of maps [B, 2, 1, h, w]: [B, 1, K, 1, 1], and compute each r_k: [B, 2, K, h, w]."""
-    of_mean, of_largest = SMALL
-    smallest, largest = maps.flatten(2).aminmax(dim=2)
-    smallest = torch.maximum(smallest, of_mean * maps.mean((2, 3, 4))).amin(1).view(-1, 1, 1, 1, 1)
-    largest = largest.amax(1).view(-1, 1, 1, 1, 1).clamp_min(torch.finfo(maps.dtype).tiny)
-    span = (smallest / largest).clamp_min(of_largest)
-    pole = largest * span ** torch.linspace(0, 1, terms, device=maps.device).view(-1, 1, 1)
-    return pole, ((pole - maps) / (pole + maps)).cumprod(2)
+def _poles(maps: torch.Tensor, terms: int) -> torch.Tensor:
+    """Choose the poles for pairs of maps [B, 2, 1, h, w]: [B, 1, K, 1, 1].
 
-
-def _spectrum(maps: torch.Tensor, terms: int, size: tuple[int, int]) -> torch.Tensor:
-    """Compute the transform of 2 overlap - visible: [B, *, *] complex64.
-
-    Args:
-        maps: [B, 2, 1, h, w], the own map and the other one, turned by 180 degrees.
-        terms: number of poles.
-        size: of the transform.
+    They lie at equal ratios from the largest value of a pair to its smallest, or to a share of a typical value (the
+    squared mean of the roots, which a few large values hardly raise) where that is more.
     """
-    pole, r = _remainders(maps, terms)
-    factors = maps.new_zeros(len(maps), 2, 1 + terms, *size)
-    inside = factors[..., : maps.shape[-2], : maps.shape[-1]]
-    inside[:, 0, 0], inside[:, 1, 0] = -1, maps[:, 1, 0]
-    inside[:, :, 1:] = r - F.pad(r[:, :, :-1], (0, 0, 0, 0, 1, 0), value=1)
-    inside[:, 0, 1:].mul_(pole[:, 0])
-    frame, moving = torch.fft.rfft2(factors).unbind(1)
-    return (frame * moving).sum(1)
+    of_typical, of_largest = SMALLEST
+    smallest, largest = maps.flatten(1).aminmax(dim=1)
+    smallest = torch.maximum(smallest, of_typical * maps.sqrt().mean((1, 2, 3, 4)).square())
+    largest = largest.clamp_min(torch.finfo(maps.dtype).tiny)
+    span = (smallest / largest).clamp_min(of_largest)
+    exponent = torch.linspace(0, 1, terms, device=maps.device).view(-1, 1, 1)
+    return largest.view(-1, 1, 1, 1, 1) * span.view(-1, 1, 1, 1, 1) ** exponent
+
+
+def _lost(own: torch.Tensor, other: torch.Tensor, terms: int) -> torch.Tensor:
+    """Approximate 2 overlap - visible for every translation, by maps [B, 1, h, w]: [B, 2h - 1, 2w - 1]."""
+    height, width = own.shape[-2:]
+    size = (_fast_length(2 * height - 1), _fast_length(2 * width - 1))
+    maps = torch.stack([own, other.flip(-2, -1)], dim=1)
+    numbers = CACHED if own.device.type == "cpu" else 128 * CACHED
+    count = max(1, numbers // (2 * (1 + terms) * size[0] * size[1]))
+
+    # What is multiplied and summed: a frame of -1 by the map itself, and for each pole the factors of both maps. Only
+    # the corner is written for each part; the frame and the padding stay.
+    factors = maps.new_zeros(min(count, len(maps)), 2, 1 + terms, *size)
+    factors[:, 0, 0, :height, :width] = -1
+    spectra = []
+    for part, pole in zip(maps.split(count), _poles(maps, terms).split(count), strict=True):
+        inside = factors[: len(part), :, :, :height, :width]
+        share = part / (pole + part)
+        remainder = torch.rsub(share[:, :, :-1], 1, alpha=2).cumprod(2)
+        inside[:, 1, 0] = part[:, 1, 0]
+        inside[:, :, 1] = share[:, :, 0]
+        torch.mul(share[:, :, 1:], remainder, out=inside[:, :, 2:])
+        inside[:, 0, 1:].mul_(4 * pole[:, 0])
+        frame, moving = torch.fft.rfft2(factors[: len(part)]).unbind(1)
+        spectra.append((frame * moving).sum(1))
+    spectrum = torch.cat(spectra) if len(spectra) > 1 else spectra[0]
+    return torch.fft.irfft2(spectrum, s=size)[:, : 2 * height - 1, : 2 * width - 1]
 
 
 def retained_saliency_map(own: torch.Tensor, other: torch.Tensor, terms: int = TERMS) -> torch.Tensor:
@@ -102,14 +115,7 @@ def retained_saliency_map(own: torch.Tensor, other: torch.Tensor, terms: int = T
     Returns:
         [B, 2h - 1, 2w - 1] float32; entry (i, j) belongs to (dy, dx) = (i - h + 1, j - w + 1).
     """
-    height, width = own.shape[-2:]
-    size = (_fast_length(2 * height - 1), _fast_length(2 * width - 1))
-    maps = torch.stack([own, other.flip(-2, -1)], dim=1)
-    numbers = CACHED if own.device.type == "cpu" else 128 * CACHED
-    parts = maps.split(max(1, numbers // (2 * (1 + terms) * size[0] * size[1])))
-    spectrum = torch.cat([_spectrum(part, terms, size) for part in parts])
-    lost = torch.fft.irfft2(spectrum, s=size)[:, : 2 * height - 1, : 2 * width - 1]
-    return own.sum((-2, -1))[..., None] - lost
+    return own.sum((-2, -1))[..., None] - _lost(own, other, terms)
 
 
 def largest_error(own: torch.Tensor, other: torch.Tensor, terms: int = TERMS) -> torch.Tensor:
@@ -119,8 +125,9 @@ def largest_error(own: torch.Tensor, other: torch.Tensor, terms: int = TERMS) ->
     own * r_K(own)^2) * (sum of other * r_K(other)^2), by the inequality of Cauchy and Schwarz.
     """
     maps = torch.stack([own, other], dim=1)
-    _, r = _remainders(maps, terms)
-    return (maps[:, :, 0] * r[:, :, -1].square()).sum((-2, -1)).prod(1).sqrt()
+    pole = _poles(maps, terms)
+    remainder = ((pole - maps) / (pole + maps)).prod(2)
+    return (maps[:, :, 0] * remainder.square()).sum((-2, -1)).prod(1).sqrt()
 
 
 def _ranked(own: torch.Tensor, other: torch.Tensor, candidates: torch.Tensor | None, terms: int):

@@ -162,7 +162,7 @@ def _from_pretrained(name: str, in_chans: int) -> Auxiliary:
     # Half the size costs a quarter; the gradients of the offline model find no objects there.
     reduction = 1 if module.pretrained_cfg.get("architecture") == OFFLINE_MODEL else 2
     size = tuple(side // reduction for side in resolve_model_data_config(module)["input_size"][1:])
-    return _freeze(module, origin, None, None, size)
+    return _freeze(module.to(memory_format=torch.channels_last), origin, None, None, size)
 
 
 def _cached(repository: str | None, filename: str) -> str | None:
@@ -209,6 +209,7 @@ def _from_checkpoint(name: str | None, path: str | os.PathLike, in_chans: int) -
             f"entries missing, {len(unknown)} unknown and {len(reshaped)}{shape} of another shape{way}"
         )
     module.load_state_dict(weights)
+    module = module.to(memory_format=torch.channels_last)
     return _freeze(module, f"{name}, weights of {path}", settings.get("mean"), settings.get("std"), None)
 
 

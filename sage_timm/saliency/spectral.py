@@ -12,7 +12,7 @@ class Spectral(Saliency):
     """Spectral residual: what an image's log amplitude spectrum has over its local average. Needs no model.
 
     With F the Fourier transform of the grey image, A = |F| and R = log A - mean3x3(log A), the map is
-    |F^-1(exp(R) F / A)|^2.
+    |F^-1(exp(R) F / A)|^2 = |F^-1(F / exp(mean3x3(log A)))|^2.
 
     Args:
         size: side in pixels that the image is reduced to; smaller images are used as they are.
@@ -30,10 +30,9 @@ class Spectral(Saliency):
         """Compute the spectral residual; the target is not used."""
         height, width = (min(self.size, side) for side in images.shape[-2:])
         spectrum = torch.fft.fft2(resize(images.mean(1, keepdim=True), (height, width)))
-        amplitude = spectrum.abs().clamp_min(torch.finfo(torch.float32).eps)
-        log = amplitude.log()
-        residual = log - F.avg_pool2d(F.pad(log, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-        return torch.fft.ifft2(spectrum / amplitude * residual.exp()).abs().square()
+        log = spectrum.abs().clamp_min(torch.finfo(torch.float32).eps).log()
+        usual = F.avg_pool2d(F.pad(log, (1, 1, 1, 1), mode="replicate"), 3, stride=1).exp()
+        return torch.fft.ifft2(spectrum / usual).abs().square()
 
     def __repr__(self) -> str:
         return f"spectral residual at {self.size} px ({self._settings()})"

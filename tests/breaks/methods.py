@@ -1,11 +1,11 @@
 """Breaks of the methods and their plans: (what, file, text, replacement, tests)."""
 
 MUTANTS = [
-    ('mask for 1 - mask', 'sage_timm/methods/sage.py', 'own / both.masked_fill(both == 0, 1)', 'moved / both.masked_fill(both == 0, 1)', 'tests/methods/test_sage.py'),
-    ('both maps 0: always own image', 'sage_timm/methods/sage.py', 'torch.where(present > 0, ratio.view(-1, 1, 1, 1), 1)', 'torch.ones_like(own)', 'tests/methods/test_sage.py'),
-    ('zero map is not uniform', 'sage_timm/tensors.py', 'torch.where(peak > 0, saliency / peak, 1)', 'saliency / peak', 'tests/methods/test_sage.py'),
-    ('ratio and 1 - ratio swapped', 'sage_timm/methods/sage.py', 'share * maps, (1 - share) * maps[partner], candidates', '(1 - share) * maps, share * maps[partner], candidates', 'tests/methods/test_sage.py'),
-    ('cells not scaled to pixels', 'sage_timm/methods/sage.py', '[dy * (height / rows), dx * (width / columns)]', '[dy * 1.0, dx * 1.0]', 'tests/methods/test_sage.py'),
+    ('mask for 1 - mask', 'sage_timm/methods/sage.py', 'own / both, neither)', 'moved / both, neither)', 'tests/methods/test_sage.py'),
+    ('both maps 0: always own image', 'sage_timm/methods/sage.py', 'ratio.view(-1, 1, 1, 1).masked_fill(moved < 0, 1)', 'torch.ones_like(own)', 'tests/methods/test_sage.py'),
+    ('zero map is not uniform', 'sage_timm/tensors.py', '.nan_to_num_(1)', '.nan_to_num_(0)', 'tests/methods/test_sage.py'),
+    ('ratio and 1 - ratio swapped', 'sage_timm/methods/sage.py', 'own, other = share * maps, (1 - share) * maps[partner]', 'own, other = (1 - share) * maps, share * maps[partner]', 'tests/methods/test_sage.py'),
+    ('cells not scaled to pixels', 'sage_timm/methods/sage.py', '[height / rows, width / columns]', '[1.0, 1.0]', 'tests/methods/test_sage.py'),
     ('zero translation not always tried', 'sage_timm/methods/sage.py', 'candidates[:, rows - 1, columns - 1] = True', 'candidates[:, 0, 0] = True', 'tests/methods/test_sage.py'),
     ('one draw of candidates for the batch', 'sage_timm/methods/sage.py', 'shape = (len(saliency), 2', 'shape = (1, 2', 'tests/methods/test_sage.py'),
     ('lam is the mean of 1 - mask', 'sage_timm/methods/sage.py', 'mask.mean((1, 2, 3)), moves', '1 - mask.mean((1, 2, 3)), moves', 'tests/methods/test_sage.py'),
@@ -16,7 +16,7 @@ MUTANTS = [
     ('tiles of a plan not moved on their own', 'sage_timm/tensors.py', 'tiles = tiles.index_select(dim,', 'tiles = tiles.narrow(dim, 0, 1).index_select(dim, 0 *', 'tests/test_plan.py'),
     ("a plan's second condition ignored", 'sage_timm/plan.py', 'return torch.where(condition.view(-1, *[1] * (a.ndim - 1)), a, b)', 'return a', 'tests/test_plan.py'),
     ('translations lost where plans meet', 'sage_timm/plan.py', 'translation = torch.where(condition.view(-1, 1, 1, 1, 1), moves[0], moves[1])', 'pass', 'tests/test_plan.py'),
-    ('retained saliency of maps that do not move', 'sage_timm/plan.py', 'self._weighted(unit_mass(self._shown(maps, k)), k)', '(self.mask[:, k : k + 1] * unit_mass(self._shown(maps, k)))', 'tests/test_plan.py'),
+    ('retained saliency of maps that do not move', 'sage_timm/plan.py', 'self._moved(unit_mass(self._shown(maps, k)), k)', '(self.mask[:, k : k + 1], unit_mass(self._shown(maps, k)))', 'tests/test_plan.py'),
     ('SaliencyMix: box around the own peak', 'sage_timm/methods/saliencymix.py', 'batch.size)[batch.partner]', 'batch.size)', 'tests/methods/test_saliencymix.py'),
     ('SaliencyMix: y and x of the peak swapped', 'sage_timm/methods/saliencymix.py', 'y, x = 2 * (index // columns) + 1, 2 * (index % columns) + 1', 'x, y = 2 * (index // columns) + 1, 2 * (index % columns) + 1', 'tests/methods/test_saliencymix.py'),
     ('pasted box not clipped for the label weight', 'sage_timm/methods/boxes.py', 'kept = kept * (last - first) / length', 'kept = kept * side / length', 'tests/methods/test_mixup_cutmix.py'),

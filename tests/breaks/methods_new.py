@@ -30,7 +30,7 @@ MUTANTS = [
     ('a plan shrinks its first source', 'sage_timm/plan.py', 'if self.box is None or k != 1 else', 'if self.box is None or k != 0 else', 'tests/methods/test_resizemix.py'),
     ('boxes lost where plans meet', 'sage_timm/plan.py', 'return MixPlan(chosen("source"), chosen("mask"), chosen("lam"), translation, box, self.own', 'return MixPlan(chosen("source"), chosen("mask"), chosen("lam"), translation, None, self.own', 'tests/methods/test_resizemix.py'),
     ('where plans meet, whole images get the box', 'sage_timm/plan.py', 'boxes = [frame if plan.box is None else plan.box for plan in plans]', 'boxes = [(self.box if other.box is None else other.box) if plan.box is None else plan.box for plan in plans]', 'tests/methods/test_resizemix.py'),
-    ('a shrunk map loses its mass', 'sage_timm/plan.py', 'self._weighted(unit_mass(self._shown(maps, k)), k)', 'self._weighted(self._shown(maps, k), k)', 'tests/methods/test_resizemix.py'),
+    ('a shrunk map loses its mass', 'sage_timm/plan.py', 'self._moved(unit_mass(self._shown(maps, k)), k)', 'self._moved(self._shown(maps, k), k)', 'tests/methods/test_resizemix.py'),
     ('GuidedMixup: twins in a batch', 'sage_timm/methods/guidedmixup.py', 'allowed = ahead & (step > 0) if count > 2 else', 'allowed = (step > 0) if count > 2 else', 'tests/methods/test_guidedmixup.py'),
     ('GuidedMixup: images that are alike are paired', 'sage_timm/methods/guidedmixup.py', 'np.where(allowed, -distance, never)', 'np.where(allowed, distance, never)', 'tests/methods/test_guidedmixup.py'),
     ('GuidedMixup: any permutation', 'sage_timm/methods/guidedmixup.py', 'linear_sum_assignment(np.where(allowed, -distance, never))[1]', 'np.roll(np.arange(count), -1)', 'tests/methods/test_guidedmixup.py'),

@@ -90,7 +90,7 @@ def test_the_terms_leave_the_remainder_that_the_module_states(poles):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kind", ["blurred", "spiky", "sparse", "zero"])
-@pytest.mark.parametrize(("terms", "error"), [(TERMS, 3e-2), (FINE_TERMS, 2e-4)])
+@pytest.mark.parametrize(("terms", "error"), [(TERMS, 4e-2), (FINE_TERMS, 2e-4)])
 def test_fft_maps_against_brute_force(terms, error, kind, size):
     own, other = make_pairs(kind, size)
     assert (retained_saliency_map(own, other, terms) - brute_force(own, other)).abs().max() < error
@@ -232,6 +232,6 @@ def test_translate_against_the_reference(size):
 
 
 def test_more_translations_than_are_evaluated():
-    assert TOP == 8
+    assert TOP == 10
     own, other = make_pairs("blurred", (1, 2))
     assert rearrange(own, other).shape == (6, 2), "a grid with fewer translations than TOP works too"

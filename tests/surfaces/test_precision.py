@@ -87,7 +87,7 @@ class NoChecks:
     def labels(self, target, num_classes, name):
         pass
 
-    def saliency(self, saliency):
+    def saliency(self, maps, counted):
         pass
 
 
