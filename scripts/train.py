@@ -19,6 +19,8 @@ from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTarget
 from timm.models import create_model, resume_checkpoint
 from timm.optim import create_optimizer_v2, optimizer_kwargs
 from timm.scheduler import create_scheduler_v2, scheduler_kwargs
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 _logger = logging.getLogger("train")
 
@@ -147,7 +149,11 @@ def create_loss(args):
 
 def main():
     utils.setup_default_logging()
-    args = parse_args()
+    with logging_redirect_tqdm():
+        train(parse_args())
+
+
+def train(args):
     args_text = yaml.safe_dump(vars(args))
     args.prefetcher = not args.no_prefetcher
     args.mixup_active = args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax is not None
@@ -186,7 +192,8 @@ def main():
         saver = utils.CheckpointSaver(model, optimizer, args, None, scaler, checkpoint_dir=folder, max_history=2)
         Path(folder, "args.yaml").write_text(args_text)
 
-    for epoch in range(start_epoch, epochs):
+    bar = tqdm(range(start_epoch, epochs), "epochs", disable=None if utils.is_primary(args) else True)
+    for epoch in bar:
         if args.mixup_active and args.mixup_off_epoch and epoch >= args.mixup_off_epoch:
             (loader_train if args.prefetcher else mixup_fn).mixup_enabled = False
         if args.distributed:

@@ -11,7 +11,8 @@ def test_the_text_of_a_break_stands_once_in_its_file(area, mutant):
     _, name, text, replacement, tests = mutant
     content = (ROOT / name).read_text()
     assert content.count(text) == 1 and text != replacement
-    compile(content.replace(text, replacement), name, "exec")
+    if name.endswith(".py"):
+        compile(content.replace(text, replacement), name, "exec")
     assert (ROOT / tests).is_file()
 
 

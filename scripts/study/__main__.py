@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from timm.loss import SoftTargetCrossEntropy
 from timm.models.resnet import BasicBlock, ResNet
 from timm.utils import random_seed
+from tqdm import tqdm
 
 from sage_timm.checks import check_library
 from sage_timm.tensors import gaussian_blur
@@ -31,7 +32,7 @@ from scripts.bench.measure import machine
 
 from .arms import NAMES, TIMM, Arm, Truth, look
 from .data import load_splits
-from .report import append, plot, read, table
+from .report import append, plot, read, summary, table
 
 LAST = 3  # epochs whose mean test result counts
 RECIPE = ("model", "epochs", "auxiliary_epochs", "batch_size", "lr", "prob", "train_images", "part", "held_out")
@@ -47,6 +48,7 @@ class Study:
         self.cuda = self.device.type == "cuda"
         self.recipe = {"data": Path(args.data_dir).resolve().name} | {key: getattr(args, key) for key in RECIPE}
         self.recipe |= {"frame": args.frame if args.object_share else None, "device": self.device.type}
+        self.recipe |= {"flip": False} if args.no_flip else {}
         train, test, self.num_classes = load_splits(args, self.device)
         self.images, self.target, self.mask = train.images, train.target, train.mask
         self.test_images, self.test_target = test.images, test.target
@@ -86,13 +88,12 @@ class Study:
         return (images.float() / 255 - self.mean) / self.std
 
     def augmented(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Crop each image [B, C, H, W] at random after padding it by 4 black pixels, and flip every other."""
-
+        """Crop each image [B, C, H, W] at random after padding by 4 black pixels; flip every other but by --no-flip."""
         count, (height, width) = len(images), images.shape[-2:]
         y, x, flip = (torch.randint(high, (count,), generator=generator, device=self.device) for high in (9, 9, 2))
         windows = F.pad(images, (4, 4, 4, 4)).unfold(2, height, 1).unfold(3, width, 1)
         cropped = windows[torch.arange(count, device=self.device), :, y, x]
-        return torch.where(flip.view(-1, 1, 1, 1) > 0, cropped.flip(3), cropped)
+        return cropped if self.args.no_flip else torch.where(flip.view(-1, 1, 1, 1) > 0, cropped.flip(3), cropped)
 
     def batch(self, index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Return training images, augmented and normalised, and keep their true masks, augmented alike."""
@@ -102,17 +103,18 @@ class Study:
         self.truth.mask = both[:, -1:].float()
         return self.normalized(both[:, :-1])
 
-    def train(self, model, epochs: int, seed: int, mix=None, report=None) -> tuple[float, list]:
+    def train(self, model, epochs: int, seed: int, mix=None, name: str = "") -> tuple[float, list]:
         """Train a model; return the seconds it took and its checks [epoch, seconds, what `test` measures].
 
-        The order of the images and their augmentation depend on the seed alone, not on what is mixed.
+        The order of the images and their augmentation depend on the seed alone, not on what is mixed. A progress bar
+        over the epochs carries the `name`, on a terminal.
         """
         batch, steps = self.args.batch_size, len(self.images) // self.args.batch_size
         optimizer = torch.optim.SGD(model.parameters(), self.args.lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.args.lr, epochs=epochs, steps_per_epoch=steps)
         generator = torch.Generator(self.device).manual_seed(seed)
         criterion, seconds, checks = SoftTargetCrossEntropy(), 0.0, []
-        for epoch in range(1, epochs + 1):
+        for epoch in tqdm(range(1, epochs + 1), name, unit="epoch", leave=False, disable=None):
             start = self.clock()
             model.train()
             order = torch.randperm(len(self.images), generator=generator, device=self.device)
@@ -127,8 +129,6 @@ class Study:
             seconds += self.clock() - start
             if epoch > epochs - LAST:
                 checks.append([epoch, round(seconds, 2), self.test(model)])
-                if report:
-                    report(*checks[-1])
         return seconds, checks
 
     @torch.inference_mode()
@@ -192,7 +192,7 @@ class Study:
             seconds = kept["seconds"]
         else:
             mixer = Arm.parse(mix).create(self.num_classes, 0.5, None, None, None)
-            seconds, checks = self.train(model, epochs, seed + 1000, mixer)
+            seconds, checks = self.train(model, epochs, seed + 1000, mixer, f"auxiliary model, seed {seed}")
             print(f"auxiliary model, seed {seed}: {checks[-1][2]['accuracy']:.2f} %, {seconds:.0f} s", flush=True)
             if file:
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -209,15 +209,11 @@ class Study:
         random_seed(seed)
         model = self.create_model(self.args.model)
         mix = arm.create(self.num_classes, self.args.prob, model, lambda: frozen, self.truth)
-
-        def report(epoch, seconds, tested):
-            accuracy = tested["accuracy"]
-            print(f"{text}, seed {seed}: epoch {epoch}/{epochs}, {accuracy:.2f} %, {seconds + extra:.0f} s", flush=True)
-
-        seconds, checks = self.train(model, epochs, seed, mix, report)
+        seconds, checks = self.train(model, epochs, seed, mix, f"{text}, seed {seed}")
         record = {"arm": text, "seed": seed, "recipe": self.recipe, "machine": machine(self.device)}
         for name in ("accuracy", "nll", "ece"):
             record[name] = round(statistics.mean(tested[name] for *_, tested in checks), 4)
+        print(f"{text}, seed {seed}: {record['accuracy']:.2f} %, {seconds + extra:.0f} s", flush=True)
         record |= self.robustness(model) | {"seconds": round(seconds + extra, 2), "auxiliary_seconds": round(extra, 2)}
         return record | self.look(mix)
 
@@ -267,12 +263,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--batch-size", type=number(int, 2), default=128, help="even, as timm's Mixup wants it")
     add("--lr", type=number(float, 1e-9), default=0.1)
     add("--prob", type=number(float, 0, 1), default=1.0, help="share of mixed batches in every arm that mixes")
+    add("--no-flip", action="store_true", help="never mirror the training images, such as digits")
     add("--precision", choices=("bf16", "fp32"), default="bf16", help="of the training and of the test")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--json", type=Path, metavar="FILE", help="read the runs that are done, add a line per run")
     add("--cache", type=Path, metavar="DIR", help="keep auxiliary models there")
     add("--look", action="store_true", help="train no arm, only measure what SAGE's plans look like")
     add("--against", metavar="ARM", help="compare with this one of the arms (default: timm's best)")
+    add("--summary", action="store_true", help="print one small table and what it shows, in place of the full tables")
     add("--plot", type=Path, metavar="FILE", help="draw the accuracies")
     args = parser.parse_args(argv)
     args.arms, args.seeds = list(dict.fromkeys(args.arms)), list(dict.fromkeys(args.seeds))
@@ -323,7 +321,7 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(f"interrupted; {way}") from None
     finally:
         if runs:
-            print(table(runs, args.against))
+            print(summary(runs) if args.summary else table(runs, args.against))
     if args.plot:
         plot({"": runs}, args.plot)
 

@@ -10,7 +10,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from .arms import TIMM
+from .arms import SOURCES, TIMM
 
 BASELINES = ("none", *TIMM)
 MEASURES = {"accuracy": "accuracy %", "nll": "NLL", "ece": "ECE %", "blurred": "blurred %", "noisy": "noisy %"}
@@ -101,6 +101,40 @@ def table(runs: list[dict], against: str | None = None) -> str:
     return f"{_markdown(rows)}\n\n{_markdown(measured)}"
 
 
+def label(arm: str) -> str:
+    """Name an arm for those who do not know the study."""
+    source = arm.split(",")[0].split("+")[0]
+    return "no mixing" if arm == "none" else f"SAGE, {arm}" if source in SOURCES else arm
+
+
+def summary(runs: list[dict]) -> str:
+    """Make a small Markdown table, and a sentence for each arm on how it compares with no mixing and timm's arms."""
+    arms = by_arm(runs)
+    rows = [["arm", "seeds", "accuracy % ± sd", "seconds", "of them the auxiliary model"]]
+    for arm, each in arms.items():
+        accuracy = [run["accuracy"] for run in each.values()]
+        spread = f" ± {statistics.stdev(accuracy):.2f}" if len(accuracy) > 1 else ""
+        times = [f"{mean(each, key):.1f}" for key in ("seconds", "auxiliary_seconds")]
+        rows.append([label(arm), f"{len(each)}", f"{statistics.mean(accuracy):.2f}{spread}", *times])
+    sentences = [
+        f"{label(arm)} against {label(other)}: {verdict(*gap(arms[arm], arms[other]))}."
+        for arm in arms
+        for other in arms
+        if other in BASELINES and arm not in BASELINES
+    ]
+    return "\n".join([_markdown(rows), "", *sentences])
+
+
+def verdict(value: float, error: float | None, count: int) -> str:
+    """Say in words what a difference in accuracy (see `gap`) shows: more than two standard errors, or nothing."""
+    if error is None:
+        return f"{value:+.2f} points on {count} common seeds, too few to tell"
+    found = f"{value:+.2f} points, standard error {error:.2f} on {count} seeds"
+    if abs(value) <= 2 * error:
+        return f"no difference shown ({found}, within two standard errors)"
+    return f"{'better' if value > 0 else 'worse'} ({found}, more than two standard errors)"
+
+
 def _markdown(rows: list[list[str]]) -> str:
     rows = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -185,7 +219,7 @@ def plot(groups: dict[str, list[dict]], path: str) -> None:
             axes.plot(mean(each, "accuracy"), row, "k|", markersize=12)
         axes.set(
             yticks=range(len(arms)),
-            yticklabels=arms,
+            yticklabels=map(label, arms),
             title=title,
             xlabel="accuracy %: a dot per seed, a bar at the mean",
         )

@@ -9,6 +9,8 @@ CLI_PY, CONSOLE_PY, FLAGS_PY, SETTINGS_PY, SESSION_PY, PATCHES_PY, MONITOR_PY = 
 )
 
 MUTANTS = [
+    ("recipes: a key that no flag has", "scripts/recipes/finetune.yaml", "drop_path:", "droppath:", "tests/launcher/test_recipes.py"),
+    ("recipes: a number that YAML reads as text", "scripts/recipes/finetune.yaml", "lr: 0.0002", "lr: 2e-4", "tests/launcher/test_recipes.py"),
     # the script as __main__, its end, its traceback
     ("sys.exit() escapes the check at the end", CLI_PY, "if end.code in (None, 0) and", "if False and", STYLES),
     ("script's end not checked", CLI_PY, "elif self.session.mixup is None:", "elif False:", STYLES),

@@ -30,5 +30,8 @@ MUTANTS = [
     ("study: seeds not paired", REPORT, 'other[seed]["accuracy"] for seed in arm', 'other[min(other)]["accuracy"] for seed in arm', STUDY),
     ("study: gains over no mixing", REPORT, "baseline = arms.get(best_baseline(arms), {})", 'baseline = arms.get("none", {})', STUDY),
     ("study: any difference counts", REPORT, "2 * error else text", "0 * error else text", STUDY),
+    ("study: digits are mirrored", MAIN, "return cropped if self.args.no_flip else", "return", STUDY),
+    ("study: the sentence calls any difference one", REPORT, "if abs(value) <= 2 * error:", "if False:", STUDY),
+    ("study: the sentence always says better", REPORT, "'better' if value > 0 else 'worse'", "'better'", STUDY),
     ("study: cut-off lines are written on", REPORT, 'text != b"" and not text.endswith(b"\\n")', "False", STUDY),
 ]  # fmt: skip

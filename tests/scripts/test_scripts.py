@@ -117,18 +117,20 @@ def test_quickstart(tmp_path):
 
     def run():
         command = ["bash", str(tmp_path / "scripts" / "quickstart.sh")]
-        result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
         assert result.returncode == 0, result.stderr[-3000:]
         return result.stdout, result.stderr
 
     out, err = run()
-    accuracies = re.search(r"test digits: ([\d.]+) % auxiliary model .*, ([\d.]+) % SAGE", out)
-    assert accuracies and min(map(float, accuracies.groups())) > 50
+    rows = re.findall(r"^\| (no mixing|mixup\+cutmix|SAGE, gradient) \| 3 \| ([\d.]+) ± .*\|$", out, re.MULTILINE)
+    assert len(rows) == 3 and all(20 < float(accuracy) < 99.9 for _, accuracy in rows)
+    assert re.findall(r"^SAGE, gradient against (.+?): .*standard error", out, re.MULTILINE)
     assert "sage_timm: SAGE" in err and "gradient of test_resnet, weights of quickstart/auxiliary" in err
-    with Image.open(tmp_path / "quickstart" / "mixed.png") as picture:
-        assert picture.width > 800 and len(picture.convert("L").getcolors()) > 50
+    for name, width in (("mixed", 800), ("comparison", 500)):
+        with Image.open(tmp_path / "quickstart" / f"{name}.png") as picture:
+            assert picture.width > width and len(picture.convert("L").getcolors()) > 50
     again, _ = run()
-    assert "== Training" not in again and accuracies.group(0) in again
+    assert "== 2" not in again and "auxiliary model, seed" not in again and out[out.index("| arm") :] in again
 
 
 def test_benchmark(tmp_path, capsys):

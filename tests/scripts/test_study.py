@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import shutil
 
 import numpy as np
@@ -212,7 +213,7 @@ def test_every_flag_reaches_the_training(image_folder, monkeypatch):
     made.train(made.create_model("narrow"), 1, 0)
     assert rates == [0.02]
 
-    def recorded(model, epochs, seed, mix=None, report=None):
+    def recorded(model, epochs, seed, mix=None, name=""):
         trained.append((model.num_features, epochs, getattr(mix, "mix_prob", None)))
         return 1.0, [[1, 1.0, {"accuracy": 50.0, "nll": 1.0, "ece": 3.0}]]
 
@@ -299,7 +300,7 @@ def test_a_study_runs_resumes_and_draws(image_folder, tmp_path, capsys, monkeypa
         assert ("mask_sd" in run) == (run["arm"] in ("gradient,grid=8", "self"))
     out = capsys.readouterr().out
     assert "24 training and 6 test images of 3 classes" in out and out.count("auxiliary model, seed") == 2
-    assert "gradient,grid=8, seed 1: epoch 2/2" in out
+    assert re.search(r"^gradient,grid=8, seed 1: [\d.]+ %, \d+ s$", out, re.MULTILINE)
 
     monkeypatch.setattr(study.Study, "run", lambda *a: pytest.fail("a run that is done was repeated"))
     study.main(arguments(image_folder, "--arms", *arms, "--seeds", 0, 1, "--json", file, "--plot", picture))
@@ -549,6 +550,32 @@ def test_the_table_compares_by_seed_with_the_best_baseline():
     assert measures.splitlines()[0] == "| arm | accuracy % | seconds | mass on object |"
     assert "| gradient | 63.87 | 10 | 0.5 |" in measures and "| mixup | 62 | 10 |  |" in measures
     assert "against cutmix" in report.table(runs, "cutmix").split("|")[4]
+
+
+@pytest.mark.parametrize(
+    ("gains", "found"),
+    [
+        ((2.0, 3.0, 4.0), "better (+3.00 points, standard error 0.58 on 3 seeds, more than two standard errors)."),
+        ((-2.0, -3.0, -4.0), "worse (-3.00 points, standard error 0.58 on 3 seeds, more than two standard errors)."),
+        ((-1.0, 1.0, 3.0), "no difference shown (+1.00 points, standard error 1.15 on 3 seeds, within two standard"),
+        ((1.0, 3.0), "+2.00 points on 2 common seeds, too few to tell."),
+    ],
+)
+def test_the_summary_says_what_the_numbers_show(gains, found):
+    runs = [record("none", seed, 50.0 + seed, auxiliary_seconds=0.0) for seed in range(len(gains))]
+    runs += [record("gradient", s, 50.0 + s + gain, auxiliary_seconds=4.0) for s, gain in enumerate(gains)]
+    text = report.summary(runs)
+    assert f"SAGE, gradient against no mixing: {found}" in text and text.count(" against ") == 1
+    assert "| 10.0 | 4.0 |" in text and "| no mixing |" in text
+
+
+def test_digits_are_not_flipped(image_folder):
+    made = study.Study(study.parse(arguments(image_folder, "--no-flip")))
+    images = torch.zeros(64, 3, 24, 24, dtype=torch.uint8)
+    images[..., :8] = 9
+    cropped = made.augmented(images, torch.Generator().manual_seed(0))
+    assert (cropped[..., :12].sum((1, 2, 3)) > cropped[..., 12:].sum((1, 2, 3))).all()
+    assert made.recipe["flip"] is False
 
 
 def test_gains_are_over_the_best_baseline_of_the_same_share(tmp_path):
