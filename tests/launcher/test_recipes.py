@@ -16,23 +16,6 @@ RECIPES = sorted((Path(train.__file__).parent / "recipes").glob("*.yaml"))
 # What must be small or has no weights here; the rest is the recipe's.
 SMALL = ["-b", "12", "-j", "0", "--epochs", "1", "--warmup-epochs", "0", "--model", "test_resnet"]
 SMALL += ["--input-size", "3", "24", "24", "--device", "cpu"]
-    "-b",
-    "12",
-    "-j",
-    "0",
-    "--epochs",
-    "1",
-    "--warmup-epochs",
-    "0",
-    "--model",
-    "test_resnet",
-    "--input-size",
-    "3",
-    "24",
-    "24",
-    "--device",
-    "cpu",
-]
 
 
 def flags(recipe):
