@@ -96,7 +96,7 @@ def _lost(own: torch.Tensor, other: torch.Tensor, terms: int) -> torch.Tensor:
         remainder = torch.rsub(share[:, :, :-1], 1, alpha=2).cumprod(2)
         inside[:, 1, 0] = part[:, 1, 0]
         inside[:, :, 1] = share[:, :, 0]
-        torch.mul(share[:, :, 1:], remainder, out=inside[:, :, 2:])
+        inside[:, :, 2:] = share[:, :, 1:] * remainder
         inside[:, 0, 1:].mul_(4 * pole[:, 0])
         frame, moving = torch.fft.rfft2(factors[: len(part)]).unbind(1)
         spectra.append((frame * moving).sum(1))

@@ -32,7 +32,7 @@ def test_exit_codes_tracebacks_and_main_are_the_scripts_own(how, tmp_path):
 def test_workers_of_every_start_method(start, flags, tmp_path):
     sage = ("--sage", "--saliency", "spectral")
     result = python("-m", "sage_timm", SCRIPTS / "workers.py", "--start", start, *flags, *sage, cwd=tmp_path)
-    assert result.stdout.split() == ["BATCHES", "2", "MIXED", "True"], result.stderr
+    assert result.stdout.split() == ["BATCHES", "10", "MIXED", "True"], result.stderr
     assert result.stderr.count("sage_timm: SAGE") == 1
 
 
