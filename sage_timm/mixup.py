@@ -62,7 +62,7 @@ class MethodMixup(Mixup):
         num_classes: number of classes.
         multi_label: targets are dense multi-label [B, num_classes]; each label is smoothed towards 0.5.
         saliency: a source's name (see `create_saliency`), or any callable
-            (images [B, C, H, W], target [B, num_classes]) -> [B, 1, h, w], non-negative; None for 'gradient'. It gets
+            (images [B, C, H, W], target [B, num_classes]) -> [B, 1, h, w], non-negative; None for 'feature'. It gets
             the batch itself and must not change it; plain labels reach it as one-hot rows. Ignored by methods that use
             no saliency.
         method_share: share of the mixes that the method makes where CutMix does not, in (0, 1]; plain Mixup makes the

@@ -1,6 +1,6 @@
 """Draw the pictures of the README and of docs/: `python -m scripts.pictures` (needs the extra `dev`).
 
-The photographs are crops of scikit-image's and scikit-learn's sample images, the saliency is the gradient of the frozen
+The photographs are crops of scikit-image's sample images, the saliency is that of the frozen
 network of the extra `offline`; nothing is downloaded.
 """
 
@@ -29,8 +29,8 @@ RATIO = 0.5  # for every method; in training SAGE's ratio is 0.6 times a Beta dr
 # A photograph and where its square crop lies: (x, y) as shares of the room there is, and its share of the shorter side.
 PHOTOGRAPHS = {
     "coffee": ("coffee.png", 0.0, 0.0, 1.0),
-    "rocket": ("rocket.jpg", 0.2, 0.0, 1.0),
     "astronaut": ("astronaut.png", 0.3, 0.0, 0.75),
+    "cat": ("chelsea.png", 0.3, 0.0, 1.0),
     "camera": ("camera.png", 0.0, 0.1, 0.8),
 }
 
@@ -153,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = Path(parser.parse_args(argv).output)
     folder.mkdir(parents=True, exist_ok=True)
     images = photographs()
-    saliency = create_saliency("gradient", model=OFFLINE_MODEL, mean=(0.0,) * 3, std=(1.0,) * 3)(images)
+    saliency = create_saliency(model=OFFLINE_MODEL, mean=(0.0,) * 3, std=(1.0,) * 3)(images)
     draw_methods(images, saliency).savefig(folder / "mixed.jpg", dpi=80, pil_kwargs={"quality": 85})
     draw_search(images, saliency, 0, 3).savefig(folder / "rearrangement.png", dpi=85)
 

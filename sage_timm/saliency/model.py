@@ -1,4 +1,4 @@
-"""Saliency through a model: the gradient of its loss at the pixels, or its activations."""
+"""Saliency through a model: the gradient of its loss at the pixels or at a feature map."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -88,13 +88,14 @@ class Gradient(_ModelSaliency):
         return gradient.abs().mean(1, keepdim=True)
 
 
-class Feature(_ModelSaliency):
+class Feature(Gradient):
     """What a feature has over its usual value, times the loss gradient there.
 
-    sum over channels of |dL/da * (a - median of a over the frame)|, with a the deepest feature map of at least 10 x 10
-    cells, and L as for 'gradient'. Where the model has none on the path from pixels to loss (vision transformers,
-    modules without forward_intermediates), the map is that of 'gradient', with this source's blur and floor. Costs no
-    more than 'gradient': the backward pass ends at the feature map.
+    s(y, x) = sum over channels c of |dL/da(c, y, x) * (a(c, y, x) - median of a(c) over the frame)|, with a the output
+    of the model's deepest stage of at least 10 x 10 cells, by timm's `feature_info`, and L as for 'gradient'. Where
+    there is no such stage (vision transformers, modules that are not timm's, small images), the map is that of
+    'gradient', with this source's blur and floor. Cheaper than 'gradient': the backward pass ends at that stage, and
+    nothing before it is kept.
     """
 
     name = "feature"
@@ -109,23 +110,35 @@ class Feature(_ModelSaliency):
         **settings,
     ) -> None:
         super().__init__(auxiliary, size, blur=blur, floor=floor, **settings)
+        self._stages: dict[tuple[int, ...], str | None] = {}
 
     def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
-        """Compute the map at the feature's resolution."""
+        """Compute the map at the stage's resolution."""
         pixels = self.model_input(images)
+        size = tuple(pixels.shape[-2:])
         with self.model_on(images.device) as model, torch.enable_grad():
-            logits, features = _run(_with_features(model), pixels.requires_grad_())
-            loss = _loss(logits, target)
-            features = [f for f in features if f.ndim == 4 and min(f.shape[-2:]) >= self.cells]
-            if features:
-                # Some models hand out copies that the loss does not depend on: their gradient is None.
-                (gradient,) = torch.autograd.grad(loss, features[-1], retain_graph=True, allow_unused=True)
-                if gradient is not None:
-                    feature = features[-1].detach()
-                    usual = feature.flatten(2).median(2).values[..., None, None]
-                    return (gradient * (feature - usual)).abs().sum(1, keepdim=True)
-            (gradient,) = torch.autograd.grad(loss, pixels)
-        return gradient.abs().mean(1, keepdim=True)
+            if size not in self._stages:
+                self._stages[size] = self._deepest_stage(model, pixels[:1])
+            stage = self._stages[size]
+            if stage is None:
+                return super().raw(images, target)
+            logits, feature = _run_from(stage, model, pixels)
+            (gradient,) = torch.autograd.grad(_loss(logits, target), feature)
+        feature = feature.detach()
+        usual = feature.flatten(2).median(2).values[..., None, None]
+        return (gradient * (feature - usual)).abs().sum(1, keepdim=True)
+
+    def _deepest_stage(self, model: nn.Module, pixels: torch.Tensor) -> str | None:
+        """Run the model on `pixels` to find the deepest stage that is fine enough and that the logits depend on."""
+        info = getattr(model, "feature_info", None)
+        modules = dict(model.named_modules())
+        for stage in reversed(info if isinstance(info, list) else []):
+            if stage["module"] in modules:
+                logits, feature = _run_from(stage["module"], model, pixels.clone())
+                fine = feature is not None and feature.ndim == 4 and min(feature.shape[-2:]) >= self.cells
+                if fine and feature.shape[1] == stage["num_chs"] and logits.requires_grad:
+                    return stage["module"]
+        return None
 
 
 class TrainingGradient(Gradient):
@@ -153,45 +166,6 @@ class TrainingGradient(Gradient):
                 module.training = training
 
 
-class Activation(_ModelSaliency):
-    """Norm over channels of a feature map of the model: its last one of at least 7 x 7 cells (else its largest).
-
-    s(y, x) = sqrt(sum over channels c of f(c, y, x)^2), with f the feature map.
-    """
-
-    name = "activation"
-
-    def __init__(self, auxiliary: Auxiliary, size: int | None = None, **settings) -> None:
-        super().__init__(auxiliary, size, **settings)
-        if not hasattr(auxiliary.model, "forward_intermediates"):
-            raise TypeError(
-                f"`model` must be a timm model with forward_intermediates for activation saliency, got "
-                f"{auxiliary.origin}; take saliency='gradient' for any other module"
-            )
-
-    def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
-        with self.model_on(images.device) as model:
-            forward: Any = model.forward_intermediates
-            features = _run(lambda x: forward(x, intermediates_only=True), self.model_input(images))
-        fine = [feature for feature in features if min(feature.shape[-2:]) >= 7]
-        feature = fine[-1] if fine else max(features, key=lambda f: f.shape[-1] * f.shape[-2])
-        return feature.float().norm(dim=1, keepdim=True)
-
-
-def _with_features(model: nn.Module) -> Callable:
-    """Return a function from pixels to (logits, feature maps), the latter empty for models that do not give them."""
-    if hasattr(model, "forward_intermediates") and hasattr(model, "forward_head"):
-        body: Any = model.forward_intermediates
-        head: Any = model.forward_head
-
-        def forward(pixels: torch.Tensor):
-            final, features = body(pixels)
-            return head(final), features
-
-        return forward
-    return lambda pixels: (model(pixels), [])
-
-
 def _loss(logits: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
     """Compute the summed cross-entropy against the target, or the top class where the model's classes are others."""
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or not logits.requires_grad:
@@ -200,6 +174,28 @@ def _loss(logits: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
     if target is None or (target.ndim == 2 and target.shape[1] != logits.shape[1]):
         target = logits.argmax(1)
     return F.cross_entropy(logits.float(), target, reduction="sum")
+
+
+def _run_from(stage: str, model: nn.Module, pixels: torch.Tensor) -> tuple[Any, Any]:
+    """Run the model, differentiable from the output of a stage on.
+
+    Returns:
+        What the model returns, and that output, a leaf with a gradient; None where it is no tensor.
+    """
+    leaf: Any = None
+
+    def cut(module, inputs, output):
+        nonlocal leaf
+        if isinstance(output, torch.Tensor):
+            leaf = output.detach().requires_grad_()
+            return leaf.clone()  # the next layer may write into it
+        return output
+
+    hook = model.get_submodule(stage).register_forward_hook(cut)
+    try:
+        return _run(model, pixels), leaf
+    finally:
+        hook.remove()
 
 
 def _resized(images: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:

@@ -2,8 +2,8 @@
 
     python -m scripts.bench.compare [--data-dir FOLDER] [--saliency NAME] [--json FILE]
 
-The saliency is the gradient of the default model; where its weights cannot be loaded and no other is asked for,
-'spectral', which needs none. Saliency retained is a mean over `--batches` batches, mixed per element (mode 'elem'),
+The saliency is the default one; where its weights cannot be loaded and no other is asked for, 'spectral', which needs
+none. Saliency retained is a mean over `--batches` batches, mixed per element (mode 'elem'),
 with the same seeds for every method; each has its default settings. An output is left whole where one image has 99 % of
 its label. Time is of a call in timm's default mode 'batch', saliency included, after `WARM_UP` calls, measured in turn
 with timm's Mixup; memory is the peak of one more call beyond what stood before it.
@@ -22,6 +22,7 @@ from torchvision.transforms import v2
 
 from sage_timm import create_mixup, create_saliency
 from sage_timm.methods import METHODS
+from sage_timm.saliency import DEFAULT_SOURCE
 from sage_timm.visualize import load_images
 
 from .measure import machine, peak_memory, timed
@@ -63,11 +64,11 @@ def load_saliency(args, channels):
     settings = dict(mean=(0.0,) * channels, std=(1.0,) * channels, in_chans=channels)
     asked = dict(model=args.saliency_model, checkpoint=args.saliency_checkpoint, size=args.saliency_size)
     try:
-        return create_saliency(args.saliency or "gradient", **asked, **settings)
+        return create_saliency(args.saliency or DEFAULT_SOURCE, **asked, **settings)
     except RuntimeError as error:
         if args.saliency or any(asked.values()):
             raise
-        print(f"spectral saliency in place of the default model's gradient: {error}", file=sys.stderr)
+        print(f"spectral saliency in place of the default: {error}", file=sys.stderr)
         return create_saliency("spectral", **settings)
 
 
@@ -124,7 +125,7 @@ def build_parser():
     parser.add_argument("--data-dir", metavar="FOLDER", help="images (default: crops of scikit-image's photographs)")
     parser.add_argument("--json", metavar="FILE", help="write all figures there")
     parser.add_argument(
-        "--saliency", choices=("gradient", "activation", "spectral"), help="gradient; spectral if it cannot be loaded"
+        "--saliency", choices=("feature", "gradient", "spectral"), help="feature; spectral if it cannot be loaded"
     )
     parser.add_argument("--saliency-model", metavar="NAME", help="timm model")
     parser.add_argument("--saliency-checkpoint", metavar="PATH", help="local weights of the saliency model")

@@ -90,7 +90,7 @@ def search(size, batch, loop, device, repeats):
 
 def mixups(device, **settings):
     torch.manual_seed(0)
-    saliency = create_saliency("gradient", model=timm.create_model(DEFAULT_MODEL.split(".")[0]), size=112)
+    saliency = create_saliency(model=timm.create_model(DEFAULT_MODEL), size=112)
     return Mixup(**settings), SageMixup(**settings, saliency=saliency)
 
 

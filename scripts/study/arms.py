@@ -19,7 +19,7 @@ from sage_timm.saliency import Saliency
 from sage_timm.tensors import unit_mass
 
 TIMM = {"mixup": (1, 0), "cutmix": (0, 1), "mixup+cutmix": (1, 1)}
-MODEL_SOURCES = ("gradient", "feature", "activation")
+MODEL_SOURCES = ("feature", "gradient")
 MAPS = ("oracle", "shuffled", "flat")
 SOURCES = (*MODEL_SOURCES, "self", "spectral", *MAPS)
 TURNS = ("", "+mixup", "+cutmix", "+mixup+cutmix")
@@ -82,7 +82,7 @@ class Arm:
     def source(self) -> str | None:
         """The saliency source, None for arms that use none."""
         if self.name in OTHERS or (self.settings.get("label") == "saliency" and self.name in TIMM):
-            return self.settings.get("map", "gradient")
+            return self.settings.get("map", "feature")
         source = self.name.split("+")[0]
         return source if source in SOURCES else None
 

@@ -97,7 +97,7 @@ def test_checkpoint_and_statistics_reach_the_saliency_model(path, train, checkpo
 def test_the_saliency_model_names_the_architecture_of_bare_weights(train, losses, tiny_model, tmp_path, refusal):
     torch.save(tiny_model.state_dict(), tmp_path / "bare.pth")
     flags = ["--mixup", "1", "--sage", "--saliency-checkpoint", tmp_path / "bare.pth"]
-    assert "gradient of test_resnet, weights of" in train(*flags, "--saliency-model", "test_resnet")
+    assert "feature of test_resnet, weights of" in train(*flags, "--saliency-model", "test_resnet")
     assert len(losses) == 3
     assert "--saliency-model must name the architecture" in refusal(train, *flags)
 

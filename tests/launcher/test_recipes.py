@@ -47,6 +47,6 @@ def test_the_command_above_a_recipe_trains(path, run, image_folder, checkpoint, 
     command[1], command[3] = path, image_folder
     err = run(TRAIN, *command, "--num-classes", "3", *SMALL, "--saliency-checkpoint", checkpoint, "--output", tmp_path)
     recipe = yaml.safe_load(path.read_text())
-    assert "sage_timm: SAGE" in err and f"{recipe.get('saliency', 'gradient')} of test_resnet" in err
+    assert "sage_timm: SAGE" in err and f"{recipe.get('saliency', 'feature')} of test_resnet" in err
     assert len(steps) == 2 and bool(loaded) == recipe.get("pretrained", False)
     assert "validation top-1" in err

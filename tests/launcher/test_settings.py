@@ -22,7 +22,7 @@ def test_everything_is_read():
     args = {
         "sage_lam_max": 0.5,
         "mixer_kwargs": {"search_fraction": 0.2},
-        "saliency": "activation",
+        "saliency": "gradient",
         "saliency_model": "resnet18",
         "saliency_checkpoint": "x.pth",
         "saliency_size": 20,
@@ -35,7 +35,7 @@ def test_everything_is_read():
     }
     assert read_settings(given, args) == Settings(
         method=SAGE(0.5, 0.2),
-        saliency="activation",
+        saliency="gradient",
         source={"model": "resnet18", "checkpoint": "x.pth", "size": 20, "grid": 16},
         share=0.5,
         in_chans=1,

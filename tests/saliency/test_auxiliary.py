@@ -22,6 +22,11 @@ AUXILIARY = "sage_timm.saliency.auxiliary"
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
 
 
+def same_logits(model, other):
+    """Whether two models agree, but for the rounding of other memory formats."""
+    return torch.allclose(logits(model), logits(other), rtol=1e-3, atol=1e-4)
+
+
 def logits(model):
     with torch.no_grad():
         return copy.deepcopy(model).eval()(IMAGES)
@@ -51,14 +56,14 @@ KINDS = ["safetensors", "pth", "pth wrapped", "pth.tar", "pth.tar ema"]
 def test_checkpoints(kind, tmp_path, tiny_model):
     path = save(tmp_path, kind, tiny_model)
     auxiliary = load_auxiliary("test_resnet", path)
-    assert torch.allclose(logits(auxiliary.model), logits(tiny_model))
+    assert same_logits(auxiliary.model, tiny_model)
     assert not auxiliary.model.training and not any(p.requires_grad for p in auxiliary.model.parameters())
     assert str(path) in auxiliary.origin and auxiliary.size is None
 
 
 def test_the_checkpoint_names_its_architecture_and_statistics(tmp_path, tiny_model):
     auxiliary = load_auxiliary(None, save(tmp_path, "pth.tar", tiny_model))
-    assert torch.allclose(logits(auxiliary.model), logits(tiny_model))
+    assert same_logits(auxiliary.model, tiny_model)
     assert auxiliary.mean == (0.1, 0.2, 0.3) and auxiliary.std == (0.4, 0.5, 0.6)
 
 
@@ -78,7 +83,7 @@ def test_local_dir(tmp_path, tiny_model):
     (tmp_path / "config.json").write_text(json.dumps(config))
     torch.save(tiny_model.state_dict(), tmp_path / "pytorch_model.bin")
     auxiliary = load_auxiliary(f"local-dir:{tmp_path}")
-    assert torch.allclose(logits(auxiliary.model), logits(tiny_model))
+    assert same_logits(auxiliary.model, tiny_model)
     assert auxiliary.size == (48, 48), "half the input size of pretrained weights"
 
 
@@ -88,7 +93,7 @@ def test_pretrained_weights_in_the_hub_cache_need_no_network(tmp_path, monkeypat
     monkeypatch.setattr(AUXILIARY + ".try_to_load_from_cache", lambda *_: str(tmp_path / "cached.safetensors"))
     monkeypatch.setattr(AUXILIARY + "._require_network", lambda name: pytest.fail("asked for the network"))
     auxiliary = load_auxiliary("test_resnet.r160_in1k")
-    assert torch.allclose(logits(auxiliary.model), logits(model))
+    assert same_logits(auxiliary.model, model)
     assert auxiliary.size == (80, 80) and "test_resnet.r160_in1k, pretrained" in auxiliary.origin
     grey = load_auxiliary("test_resnet.r160_in1k", in_chans=1)
     assert grey.model(torch.zeros(1, 1, 32, 32)).shape == (1, 1000)
@@ -136,11 +141,11 @@ def test_pretrained_weights_are_downloaded_once(hub):
     model = timm.create_model("test_resnet")
     hub.files["/timm/test_resnet.r160_in1k/resolve/main/model.safetensors"] = save_tensors(model.state_dict())
     auxiliary = load_auxiliary("test_resnet.r160_in1k")
-    assert torch.allclose(logits(auxiliary.model), logits(model)) and auxiliary.size == (80, 80)
+    assert same_logits(auxiliary.model, model) and auxiliary.size == (80, 80)
     (path,) = hub.files
     assert hub.asked.count(("GET", path)) == 1
     hub.asked.clear()
-    assert torch.allclose(logits(load_auxiliary("test_resnet.r160_in1k").model), logits(model))
+    assert same_logits(load_auxiliary("test_resnet.r160_in1k").model, model)
     assert path not in dict(map(reversed, hub.asked)), "the second time they come from the cache"
 
 
@@ -148,10 +153,11 @@ def test_pretrained_weights_are_downloaded_once(hub):
 def test_the_default_weights_are_on_the_hub(tmp_path, monkeypatch):
     """What every first-time user downloads: some MB."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(AUXILIARY + ".offline_weights_file", lambda: None)
     auxiliary = load_auxiliary()
     assert DEFAULT_MODEL in auxiliary.origin and auxiliary.size == (112, 112)
-    maps = create_saliency("gradient")(torch.randn(2, 3, 224, 224))
-    assert maps.shape == (2, 1, 56, 56) and maps.isfinite().all()
+    maps = create_saliency()(torch.randn(2, 3, 224, 224))
+    assert maps.shape == (2, 1, 14, 14) and maps.isfinite().all()
 
 
 def test_the_default_model_has_weights():
@@ -240,7 +246,7 @@ def test_the_training_settings_of_a_checkpoint_are_used(tmp_path):
     pooled = timm.create_model("test_resnet", num_classes=4, global_pool="catavgmax")
     args = argparse.Namespace(num_classes=4, gp="catavgmax")
     torch.save({"arch": "test_resnet", "state_dict": pooled.state_dict(), "args": args}, tmp_path / "p.pth")
-    assert torch.allclose(logits(load_auxiliary(None, tmp_path / "p.pth").model), logits(pooled))
+    assert same_logits(load_auxiliary(None, tmp_path / "p.pth").model, pooled)
 
 
 def test_hub_models_in_the_cache_need_no_network(monkeypatch):

@@ -1,4 +1,5 @@
 import copy
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torchvision.transforms.v2.functional import gaussian_blur as torchvision_bl
 from sage_timm import Saliency, create_saliency
 from sage_timm.tensors import gaussian_blur, resize
 
-MODEL_SOURCES = ["gradient", "feature", "activation", "self"]
+MODEL_SOURCES = ["feature", "gradient", "self"]
 SOURCES = [*MODEL_SOURCES, "spectral"]
 
 
@@ -88,14 +89,67 @@ def test_feature_is_the_gradient_times_what_is_unusual_there(tiny_model, images)
         assert torch.allclose(image[0], expected, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("kind", ["small images", "module", "transformer"])
+def test_feature_follows_the_images_size_and_leaves_the_model_alone(tiny_model, images):
+    source = make("feature", tiny_model, **raw())
+    hooks = [len(module._forward_hooks) for module in source.auxiliary.model.modules()]
+    for size, cells in ((112, 14), (48, 12), (160, 10), (112, 14), (16, 16)):
+        maps = source(F.interpolate(images, (size, size)))
+        assert maps.shape == (3, 1, cells, cells) and maps.std() > 0
+        single = source(F.interpolate(images[:1], (size, size)))
+        assert torch.allclose(single, maps[:1], rtol=1e-3, atol=1e-6 * maps.max().item())
+    assert [len(module._forward_hooks) for module in source.auxiliary.model.modules()] == hooks
+    with pytest.raises(RuntimeError, match="failed on images"):
+        source(torch.randn(2, 1, 112, 112))
+    assert [len(module._forward_hooks) for module in source.auxiliary.model.modules()] == hooks
+
+
+def test_feature_of_a_stage_that_the_next_layer_writes_into(images):
+    class InPlace(nn.Module):
+        feature_info: ClassVar = [dict(module="stage", num_chs=4, reduction=1)]
+
+        def __init__(self):
+            super().__init__()
+            self.stage, self.act, self.head = nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Linear(4, 5)
+
+        def forward(self, x):
+            return self.head(self.act(self.stage(x)).mean((2, 3)))
+
+    model = InPlace()
+    a = model.stage(images)
+    loss = F.cross_entropy(model.head(F.relu(a).mean((2, 3))), torch.tensor([4, 0, 2]), reduction="sum")
+    (slope,) = torch.autograd.grad(loss, a)
+    expected = (slope * (a - a.flatten(2).median(2).values[..., None, None])).abs().sum(1, keepdim=True)
+    maps = make("feature", model, **raw(floor=0))(images, torch.tensor([4, 0, 2]))
+    assert torch.allclose(maps, expected, rtol=1e-4, atol=1e-7)
+
+
+class Unused(nn.Module):
+    """A model whose stage has nothing to do with its logits."""
+
+    feature_info: ClassVar = [dict(module=name, num_chs=4, reduction=1) for name in ("stage", "nowhere")]
+
+    def __init__(self):
+        super().__init__()
+        self.stage, self.head = nn.Conv2d(3, 4, 3), nn.Linear(3 * 16 * 16, 5)
+
+    def forward(self, x):
+        self.stage(x)
+        return self.head(x.flatten(1))
+
+
+@pytest.mark.parametrize("kind", ["small images", "module", "unused stage", "transformer", "channels last"])
 def test_feature_is_the_pixel_gradient_where_there_is_no_feature_map(kind, tiny_model):
     images, target = torch.randn(2, 3, 16, 16), torch.tensor([1, 0])
     model = tiny_model
     if kind == "module":
         model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5))
+    if kind == "unused stage":
+        model = Unused()
     if kind == "transformer":
         model, images = timm.create_model("test_vit", num_classes=5), torch.randn(2, 3, 160, 160)
+    if kind == "channels last":  # [B, H, W, C]
+        model = timm.create_model("swin_s3_tiny_224", num_classes=5, img_size=64, window_size=4, depths=(1, 1, 1, 1))
+        images = torch.randn(2, 3, 64, 64)
     maps = make("feature", model, **raw(floor=0))(images, target)
     assert torch.allclose(maps, loss_gradient(model, images, target), rtol=1e-4, atol=1e-7)
 
@@ -115,21 +169,6 @@ def test_a_map_with_nothing_above_its_floor_stays(value):
 
     assert torch.allclose(Flat(floor=1.0)(torch.rand(2, 3, 9, 7)), torch.tensor(value), rtol=1e-5)
     assert torch.allclose(Flat(floor=3.0)(torch.rand(2, 3, 9, 7)), torch.tensor(value), rtol=1e-5)
-
-
-def test_activation_is_the_norm_of_the_deepest_map_of_at_least_7_cells(tiny_model, images):
-    large = F.interpolate(images, (112, 120))
-    features = copy.deepcopy(tiny_model).eval().forward_intermediates(large, intermediates_only=True)
-    sides = [min(f.shape[-2:]) for f in features]
-    deepest = max(i for i, side in enumerate(sides) if side >= 7)
-    assert deepest < len(features) - 1, "the last map must be too coarse for this test to say anything"
-    maps = make("activation", tiny_model, **raw())(large)
-    assert torch.allclose(maps, features[deepest].norm(dim=1, keepdim=True), rtol=1e-4)
-
-
-def test_activation_of_small_images_takes_the_largest_map(tiny_model):
-    maps = make("activation", tiny_model, **raw())(torch.randn(2, 3, 8, 8))
-    assert maps.shape[-1] > 1
 
 
 def test_spectral_residual_against_numpy():
@@ -177,7 +216,7 @@ def test_grid_averages_whole_cells(tiny_model, images, grid, shape):
     assert torch.allclose(maps, F.adaptive_avg_pool2d(plain, shape))
 
 
-@pytest.mark.parametrize("name", ["gradient", "activation"])
+@pytest.mark.parametrize("name", ["feature", "gradient"])
 def test_statistics_of_the_run_are_turned_into_the_models(name, tiny_model):
     pixels = torch.rand(2, 3, 32, 32)
     config = tiny_model.pretrained_cfg
@@ -308,7 +347,7 @@ def test_other_dtypes_are_computed_in_float32(name, dtype, tiny_model, images):
     assert torch.allclose(maps, make(name, tiny_model)(images.to(dtype).float()), rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["gradient", "activation"])
+@pytest.mark.parametrize("name", ["feature", "gradient"])
 def test_half_precision_modules_are_frozen_in_float32(name, tiny_model, images):
     half = copy.deepcopy(tiny_model).bfloat16()
     assert make(name, half)(images).isfinite().all()
@@ -358,7 +397,7 @@ def test_models_built_for_a_size_get_that_size():
 
 def test_models_of_fixed_size_get_it():
     vit = timm.create_model("test_vit", num_classes=3)
-    for name in ("gradient", "activation"):
+    for name in ("feature", "gradient"):
         assert create_saliency(name, model=vit)(torch.randn(2, 3, 40, 40)).isfinite().all()
     with pytest.raises(RuntimeError, match="check `size`"):
         create_saliency("gradient", model=vit, size=40)(torch.randn(2, 3, 40, 40))
@@ -379,7 +418,7 @@ def test_a_source_of_ones_own_gets_the_settings():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "grad"}, "must be one of gradient, feature, activation, spectral, self"),
+        ({"name": "grad"}, "must be one of feature, gradient, spectral, self"),
         ({"name": "spectral", "model": "resnet18"}, "uses no model"),
         ({"name": "spectral", "size": 0}, "`size` must be at least 4, got 0"),
         ({"name": "spectral", "size": 2.5}, "`size` must be a whole number"),
@@ -389,7 +428,6 @@ def test_a_source_of_ones_own_gets_the_settings():
         ({"name": "spectral", "floor": -0.1}, r"`floor` must lie in \[0, 100\], got -0.1"),
         ({"name": "spectral", "sigma": 3}, "settings are blur, grid and floor, got sigma"),
         ({"name": "self"}, "needs `model`, the module in training"),
-        ({"name": "activation", "model": nn.Flatten()}, "forward_intermediates"),
     ],
 )
 def test_wrong_arguments(arguments, message):

@@ -8,7 +8,7 @@ import torch
 
 from sage_timm import MixPlan, create_saliency
 from sage_timm.methods import METHODS
-from sage_timm.saliency.model import Activation, Gradient
+from sage_timm.saliency.model import Feature, Gradient
 from sage_timm.saliency.spectral import Spectral
 from scripts.bench import compare
 
@@ -33,11 +33,11 @@ def test_compare_takes_spectral_maps_only_where_no_others_are_asked_for(monkeypa
     def load(*flags):
         return compare.load_saliency(compare.build_parser().parse_args(flags), 3)
 
-    assert isinstance(load("--saliency-checkpoint", checkpoint), Gradient)
+    assert isinstance(load("--saliency-checkpoint", checkpoint), Feature)
     monkeypatch.setattr(compare, "create_saliency", unreachable)
     assert isinstance(load(), Spectral) and "no weights" in capsys.readouterr().err
-    assert isinstance(load("--saliency", "activation", "--saliency-checkpoint", checkpoint), Activation)
-    for flags in (["--saliency", "gradient"], ["--saliency-model", "resnet18"], ["--saliency-size", "64"]):
+    assert isinstance(load("--saliency", "gradient", "--saliency-checkpoint", checkpoint), Gradient)
+    for flags in (["--saliency", "feature"], ["--saliency-model", "resnet18"], ["--saliency-size", "64"]):
         with pytest.raises(RuntimeError, match="no weights"):
             load(*flags)
 
@@ -53,6 +53,4 @@ def test_times_stand_beside_timms_with_their_spread(image_folder, tmp_path, caps
             assert 0 < low <= middle <= high
         assert row["ratio"] == row["ms"][0] / row["timm_ms"][0] and 0 <= row["whole"] <= 1
     printed = capsys.readouterr().out
-    assert (
-        "gradient of" in printed and "| outputs left whole |" in printed and printed.count("\n| ") == 1 + len(METHODS)
-    )
+    assert "feature of" in printed and "| outputs left whole |" in printed and printed.count("\n| ") == 1 + len(METHODS)

@@ -124,10 +124,10 @@ def test_quickstart(tmp_path):
         return result.stdout, result.stderr
 
     out, err = run()
-    rows = re.findall(r"^\| (no mixing|mixup\+cutmix|SAGE, gradient) \| 3 \| ([\d.]+) ± .*\|$", out, re.MULTILINE)
+    rows = re.findall(r"^\| (no mixing|mixup\+cutmix|SAGE, feature) \| 3 \| ([\d.]+) ± .*\|$", out, re.MULTILINE)
     assert len(rows) == 3 and all(20 < float(accuracy) < 99.9 for _, accuracy in rows)
-    assert re.findall(r"^SAGE, gradient against (.+?): .*standard error", out, re.MULTILINE)
-    assert "sage_timm: SAGE" in err and "gradient of test_resnet, weights of quickstart/auxiliary" in err
+    assert re.findall(r"^SAGE, feature against (.+?): .*standard error", out, re.MULTILINE)
+    assert "sage_timm: SAGE" in err and "feature of test_resnet, weights of quickstart/auxiliary" in err
     for name, width in (("mixed", 800), ("comparison", 500)):
         with Image.open(tmp_path / "quickstart" / f"{name}.png") as picture:
             assert picture.width > width and len(picture.convert("L").getcolors()) > 50
@@ -268,7 +268,7 @@ def blocks_of(plans):
 @pytest.mark.parametrize(
     ("flags", "changed"),
     [
-        (["--saliency-floor", "1"], lambda images, saliency, plans: saliency),
+        (["--saliency-floor", "0"], lambda images, saliency, plans: saliency),
         (["--saliency-size", "16"], lambda images, saliency, plans: saliency),
         (["--saliency-blur", "0.3"], lambda images, saliency, plans: saliency),
         (["--saliency-grid", "4"], lambda images, saliency, plans: saliency),
@@ -277,7 +277,7 @@ def blocks_of(plans):
         (["--lam", "0.2"], lambda images, saliency, plans: plans["sage"].mask),
         (["--count", "2"], lambda images, saliency, plans: images),
         (["--size", "24"], lambda images, saliency, plans: images),
-        (["--saliency", "activation"], lambda images, saliency, plans: saliency),
+        (["--saliency", "gradient"], lambda images, saliency, plans: saliency),
         (["--mixer", "mixup"], lambda images, saliency, plans: next(iter(plans.values())).mask),
     ],
 )

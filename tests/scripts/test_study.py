@@ -110,8 +110,8 @@ def test_an_arm_is_a_name_and_settings():
         "puzzlemix",
         "cutmix,label=saliency,map=oracle",
     )
-    assert [Arm.parse(name).source for name in names] == [None, None, None, "flat", "gradient", "oracle"]
-    texts = ("gradient", "activation,aux_epochs=5", "gradient+mixup,aux_mix=cutmix", "oracle", "mixup")
+    assert [Arm.parse(name).source for name in names] == [None, None, None, "flat", "feature", "oracle"]
+    texts = ("gradient", "feature,aux_epochs=5", "gradient+mixup,aux_mix=cutmix", "oracle", "mixup")
     assert [Arm.parse(text).auxiliary for text in texts] == [("none", None), ("none", 5), ("cutmix", None), None, None]
 
 
@@ -127,7 +127,7 @@ def test_an_arm_is_a_name_and_settings():
         ("none,prob=1", "none must have settings out of epochs, each once, got 'prob'"),
         ("gradient,grid=wide", "grid must be a number (int), got 'wide'"),
         ("gradient,label=all", "label must be one of mask, saliency, halfway, got 'all'"),
-        ("cutmix,label=saliency,map=any", "map must be one of gradient, feature, activation"),
+        ("cutmix,label=saliency,map=any", "map must be one of feature, gradient"),
         ("gradient,aux_mix=sage", "aux_mix must be one of none, mixup, cutmix, mixup+cutmix, got 'sage'"),
         ("gradient+mixup,share=2", "`share` must lie in (0, 1], got 2.0"),
         ("mixup,map=oracle", "mixup must have label=saliency to look at maps"),
@@ -356,7 +356,7 @@ def test_runs_are_equal_but_for_the_mixing(image_folder, monkeypatch):
 def test_the_time_of_the_auxiliary_model_counts_where_it_is_used(image_folder):
     made = study.Study(study.parse(arguments(image_folder)))
     made.auxiliaries[0, "none", 1] = made.create_model("narrow"), 100.0
-    for arm, extra in (("gradient", 100), ("activation+cutmix", 100), ("self", 0), ("flat", 0), ("mixup", 0)):
+    for arm, extra in (("gradient", 100), ("feature+cutmix", 100), ("self", 0), ("flat", 0), ("mixup", 0)):
         record = made.run(arm, 0)
         assert extra < record["seconds"] < extra + 50 and record["auxiliary_seconds"] == extra
     labelled = made.run("cutmix,label=saliency", 0)

@@ -27,7 +27,7 @@ def constant(value):
     return lambda images, target: torch.full((len(images), 1, 5, 6), value)
 
 
-SOURCES = {name: name for name in ("gradient", "activation", "spectral", "self")}
+SOURCES = {name: name for name in ("feature", "gradient", "spectral", "self")}
 SOURCES |= {"zero map": constant(0.0), "constant map": constant(0.3), "NaN map": constant(torch.nan)}
 SOURCES |= {"inf map": constant(torch.inf), "negative map": constant(-1.0), "tiny map": constant(1e-38)}
 SOURCES |= {"huge map": constant(3e38), "one-cell map": lambda images, target: torch.rand(len(images), 1, 1, 1)}

@@ -194,7 +194,7 @@ def test_saliency_gets_images_and_dense_targets():
 @pytest.mark.parametrize(
     "context", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)]
 )
-@pytest.mark.parametrize("name", ["gradient", "activation", "spectral"])
+@pytest.mark.parametrize("name", ["feature", "gradient", "spectral"])
 def test_surroundings_do_not_matter(context, name, tiny_model):
     source = create_saliency(name, **({} if name == "spectral" else {"model": tiny_model}))
     mixup = SageMixup(num_classes=5, mode="elem", saliency=source)

@@ -91,7 +91,7 @@ class NoChecks:
         pass
 
 
-@pytest.mark.parametrize("name", ["gradient", "activation", "spectral", "self"])
+@pytest.mark.parametrize("name", ["feature", "gradient", "spectral", "self"])
 @pytest.mark.parametrize("method", ["sage", "mixup", "cutmix", "saliencymix"])
 def test_nothing_that_would_make_the_host_wait(method, name, tiny_model):
     """A stand-in for the CUDA test of the same: no operation whose outcome the host needs. Label checks are apart."""

@@ -291,7 +291,7 @@ def test_more_unfit_samples():
         ({"lam_min": 0.2}, TypeError, "sage has lam_max, search_fraction, got lam_min"),
         ({"lam_max": 2}, ValueError, r"`lam_max` must lie in \(0, 1\]"),
         ({"saliency": 3}, TypeError, "`saliency` must be a source's name or a callable"),
-        ({"saliency": "gradients"}, ValueError, "`saliency` must be one of gradient, feature"),
+        ({"saliency": "gradients"}, ValueError, "`saliency` must be one of feature, gradient"),
     ],
 )
 def test_unfit_arguments(settings, error, message):
