@@ -61,8 +61,8 @@ class Report:
                 "parts hardly overlap, or the maps are noise; look at the picture"
             )
         return (
-            "enough for SAGE to work with, if the bright spots are the objects (noise scores too): look at the picture; "
-            "it pays where those cover half of the frame or less"
+            "enough for SAGE to work with, if the bright spots are the objects (noise scores too; look at the picture) "
+            "and cover half of the frame or less"
         )
 
 
