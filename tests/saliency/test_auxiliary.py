@@ -137,6 +137,7 @@ def hub(tmp_path, monkeypatch):
         server.shutdown()
 
 
+@pytest.mark.skipif(not timm.models._hub._has_hf_hub, reason="timm cannot use this huggingface_hub")
 def test_pretrained_weights_are_downloaded_once(hub):
     model = timm.create_model("test_resnet")
     hub.files["/timm/test_resnet.r160_in1k/resolve/main/model.safetensors"] = save_tensors(model.state_dict())
