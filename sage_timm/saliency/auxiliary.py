@@ -88,7 +88,7 @@ def load_auxiliary(
     with torch.random.fork_rng(devices=[]):
         if checkpoint is not None:
             return _from_checkpoint(model, checkpoint, in_chans)
-        return _from_pretrained(model or DEFAULT_MODEL, in_chans)
+        return _from_pretrained(DEFAULT_MODEL if model is None else model, in_chans)
 
 
 def _freeze(module: nn.Module, origin: str, mean, std, size) -> Auxiliary:

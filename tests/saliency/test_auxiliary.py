@@ -286,7 +286,7 @@ def test_the_architecture_must_fit_and_be_known(tmp_path, tiny_model):
         load_auxiliary("no_such_model", path)
 
 
-@pytest.mark.parametrize("name", ["no_such_model", "resnet18.no_such_tag", "lcnet_035"])
+@pytest.mark.parametrize("name", ["", "no_such_model", "resnet18.no_such_tag", "lcnet_035"])
 def test_models_without_weights_are_refused_rather_than_random(name):
     with pytest.raises(ValueError, match="must name a timm model with pretrained weights"):
         load_auxiliary(name)

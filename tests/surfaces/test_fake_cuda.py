@@ -23,7 +23,9 @@ from scripts.bench.measure import operations
 try:
     with FakeTensorMode():
         torch.rand(1, device="cuda").sum()
-except RuntimeError:
+except RuntimeError as error:
+    if "driver" not in str(error):
+        raise
     pytest.skip("fake CUDA tensors of this torch ask for a driver", allow_module_level=True)
 
 
