@@ -8,6 +8,10 @@ from typing import Any
 
 import torch
 
+from .tensors import per_channel
+
+FAR_OUT = 20.0  # an absolute pixel value that no image on a scale of [0, 1] has
+
 
 def _describe(value: object) -> str:
     if isinstance(value, torch.Tensor):
@@ -126,6 +130,21 @@ class ValueChecks:
                 raise ValueError(f"`{name}` must hold labels in [0, {num_classes - 1}], got {got}; {hint}")
 
         self._submit(extremes, act)
+
+    def scale(self, images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Warn where images are far out of [0, 1] once their normalisation by `mean` and `std` is undone."""
+
+        def act(found: torch.Tensor) -> None:
+            pixel, value = found.tolist()
+            if pixel > FAR_OUT:
+                warnings.warn(
+                    f"images must be in [0, 1], then normalised by mean {mean} and std {std}, for their saliency; got "
+                    f"values up to {value:.3g}; scale them, or give create_saliency their own `mean` and `std`",
+                    stacklevel=2,
+                )
+
+        pixels = images * per_channel(std, images) + per_channel(mean, images)
+        self._submit(torch.stack([pixels.abs().amax(), images.abs().amax()]), act)
 
     def saliency(self, maps: torch.Tensor, counted: torch.Tensor) -> None:
         """Warn, once, where maps [B, 1, h, w] differ from what they count as, or where that is 0 everywhere."""

@@ -41,6 +41,7 @@ class Planner:
         self.source = resolve(saliency) if method.uses_saliency else None
         self.num_classes, self.multi_label, self.name = num_classes, multi_label, name
         self.checks = ValueChecks()
+        self._scale_checked = False
 
     @eager
     def class_weights(self, target: Any, count: int, device: torch.device | None = None) -> torch.Tensor:
@@ -88,6 +89,9 @@ class Planner:
         """
         saliency, std = None, None
         if self.source is not None:
+            if normalized and self.source.statistics and not self._scale_checked:
+                self._scale_checked = True
+                self.checks.scale(images, *self.source.statistics)
             saliency = self.source(images if normalized else self.source.normalized(images), weights)
             check_saliency(saliency, images)
             found = saliency.float()

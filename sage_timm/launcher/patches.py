@@ -6,6 +6,7 @@ the names that a script imported, so that it does not matter when, whence and as
 
 import argparse
 import contextlib
+import difflib
 import functools
 import importlib.metadata
 import inspect
@@ -20,7 +21,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ..mixup import MethodMixup
 from .console import refuse, refusing
-from .flags import add_flags, flags_of
+from .flags import OPTIONS, add_flags, flags_of
 from .session import Session, SessionMixup
 
 
@@ -176,6 +177,11 @@ def flags_on_parsers(given: dict[str, Any], parsed: Callable[[dict[str, Any]], N
                 if name.startswith(("sage", "salien", "mixer", "save_mixed")):
                     refuse(f"the key {name!r} of the config file is none of {', '.join(ours)}")
             values.update(given)
+            for word in rest:
+                if word.startswith("--") and (
+                    near := difflib.get_close_matches(word.partition("=")[0], OPTIONS, 1, 0.8)
+                ):
+                    refuse(f"unknown flag {word}; did you mean {near[0]}?")
             parsed(values)
         return namespace, rest
 

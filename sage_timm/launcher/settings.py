@@ -9,6 +9,7 @@ from ..checks import check_count, check_library
 from ..methods import Method, create_method
 from ..options import saliency_settings
 from ..saliency import DEFAULT_SOURCE
+from ..saliency.auxiliary import check_file
 from .flags import ARGUMENTS, flag
 
 # The settings of SAGE that have flags of their own, by the names under which argparse stores those.
@@ -90,6 +91,8 @@ def read_settings(given: Mapping[str, Any], args: Mapping[str, Any]) -> Settings
         if given.keys() & {"saliency_model", "saliency_checkpoint"}:
             raise ValueError(f"--saliency {name} uses no --saliency-model and no --saliency-checkpoint; drop them")
         notes.append(f"--saliency {name} needs no model; the config file's {idle[0]} is not used")
+    if method.uses_saliency and "checkpoint" in source:
+        check_file(source["checkpoint"])
 
     input_size = args.get("input_size")
     return Settings(

@@ -197,10 +197,17 @@ def _from_checkpoint(name: str | None, path: str | os.PathLike, in_chans: int) -
     return _freeze(module, f"{name}, weights of {path}", settings.get("mean"), settings.get("std"), None)
 
 
+def check_file(path: str | os.PathLike) -> None:
+    """Raise ValueError where there is no checkpoint of this name."""
+    if not os.path.isfile(path):
+        raise ValueError(
+            f"`checkpoint` must be an existing file, got {os.fspath(path)!r}; give a .safetensors, .pth or .pth.tar"
+        )
+
+
 def _read_checkpoint(path: str) -> tuple[dict[str, torch.Tensor], str | None, dict]:
     """Return the weights, the architecture's name if the file has it, and the training settings if it has them."""
-    if not os.path.isfile(path):
-        raise ValueError(f"`checkpoint` must be an existing file, got {path!r}; give a .safetensors, .pth or .pth.tar")
+    check_file(path)
     try:
         if path.endswith(".safetensors"):
             from safetensors.torch import load_file
@@ -211,8 +218,8 @@ def _read_checkpoint(path: str) -> tuple[dict[str, torch.Tensor], str | None, di
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(
-            f"`checkpoint` must be a whole file of weights and nothing else, got {path!r} ({type(error).__name__}); "
-            f"save the model's state_dict by torch.save or safetensors"
+            f"`checkpoint` must be a whole file of weights and nothing else, got {path!r}, which is none; save the "
+            f" model's state_dict by torch.save or safetensors"
         ) from error
     content = content if isinstance(content, dict) else {}
     settings = content.get("args")

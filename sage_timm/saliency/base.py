@@ -64,11 +64,17 @@ class Saliency:
         self.mean = None if mean is None else tuple(mean)
         self.std = None if std is None else tuple(std)
 
+    @property
+    def statistics(self) -> tuple[Sequence[float], Sequence[float]] | None:
+        """The mean and std that images are expected to be normalised with; None where unknown."""
+        return None if self.mean is None or self.std is None else (self.mean, self.std)
+
     def normalized(self, pixels: torch.Tensor) -> torch.Tensor:
         """Normalise images [B, C, H, W] in [0, 1] as this source expects the images it is given."""
-        if self.mean is None or self.std is None:
+        if self.statistics is None:
             return pixels
-        return (pixels - per_channel(self.mean, pixels)) / per_channel(self.std, pixels)
+        mean, std = (per_channel(values, pixels) for values in self.statistics)
+        return (pixels - mean) / std
 
     @property
     def on_cuda(self) -> bool:

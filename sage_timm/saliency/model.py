@@ -1,7 +1,7 @@
 """Saliency through a model: the gradient of its loss at the pixels or at a feature map."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -24,12 +24,11 @@ class _ModelSaliency(Saliency):
         self.auxiliary = auxiliary
         self.size = auxiliary.size if size is None else (check_count("size", size, 1),) * 2
 
-    def normalized(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Normalise images in [0, 1] with the statistics set, else with the model's own."""
-        mean, std = (self.mean, self.std) if self.mean is not None else (self.auxiliary.mean, self.auxiliary.std)
-        if mean is None or std is None:
-            return pixels
-        return (pixels - per_channel(mean, pixels)) / per_channel(std, pixels)
+    @property
+    def statistics(self) -> tuple[Sequence[float], Sequence[float]] | None:
+        """The mean and std that were set, else the model's own; None where unknown."""
+        mean, std = self.auxiliary.mean, self.auxiliary.std
+        return super().statistics or (None if mean is None or std is None else (mean, std))
 
     @property
     def on_cuda(self) -> bool:

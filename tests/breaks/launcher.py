@@ -9,6 +9,8 @@ CLI_PY, CONSOLE_PY, FLAGS_PY, SETTINGS_PY, SESSION_PY, PATCHES_PY, MONITOR_PY = 
 )
 
 MUTANTS = [
+    ("misspelt flags reach the script", PATCHES_PY, "OPTIONS, 1, 0.8)", "(), 1, 0.8)", "tests/launcher/test_flags.py"),
+    ("a missing checkpoint told late", "sage_timm/launcher/settings.py", '        check_file(source["checkpoint"])\n', "        pass\n", "tests/launcher/test_settings.py"),
     ("recipes: a key that no flag has", "scripts/recipes/finetune.yaml", "drop_path:", "droppath:", "tests/launcher/test_recipes.py"),
     ("recipes: a number that YAML reads as text", "scripts/recipes/finetune.yaml", "lr: 0.0002", "lr: 2e-4", "tests/launcher/test_recipes.py"),
     # the script as __main__, its end, its traceback

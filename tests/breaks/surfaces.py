@@ -1,6 +1,8 @@
 """Breaks of the surfaces, the planner and the checks: (what, file, text, replacement, tests)."""
 
 MUTANTS = [
+    ('scale of the images not looked at', 'sage_timm/checks.py', 'if pixel > FAR_OUT:', 'if pixel > 1e9:', 'tests/surfaces/test_mixup.py'),
+    ('scale of the images without their statistics', 'sage_timm/checks.py', 'torch.stack([pixels.abs()', 'torch.stack([images.abs()', 'tests/surfaces/test_mixup.py'),
     ('CutMix box one pixel off', 'sage_timm/methods/boxes.py', '(y < bottom)', '(y <= bottom)', 'tests/surfaces/test_mixup.py'),
     ('lam_max does nothing', 'sage_timm/methods/sage.py', 'self.lam_max * batch.lam', 'batch.lam', 'tests/surfaces/test_mixup.py'),
     ('search_fraction does nothing', 'sage_timm/methods/sage.py', 'search_fraction=self.search_fraction)', 'search_fraction=1.0)', 'tests/surfaces/test_mixup.py'),

@@ -119,6 +119,8 @@ def test_the_alpha_that_is_used_stands_in_args_yaml(train, losses, tmp_path):
         (["--sage-lam-max", "2"], "--sage-lam-max must lie in (0, 1], got 2.0"),
         (["--mixup-mode", "half"], "--mixup-mode must be one of batch, pair, elem, got 'half'"),
         (["--saliency", "grad"], "invalid choice: 'grad'"),
+        (["--saliency-modle", "resnet18"], "unknown flag --saliency-modle; did you mean --saliency-model?"),
+        (["--sage-lam_max=1"], "unknown flag --sage-lam_max=1; did you mean --sage-lam-max?"),
         (["--mixer-kwargs", "lam_max"], "--mixer-kwargs must be NAME=VALUE ..., got lam_max"),
     ],
 )

@@ -17,14 +17,16 @@ def test_defaults():
     assert read_settings({"sage": True}, {}) == Settings(SAGE())
 
 
-def test_everything_is_read():
+def test_everything_is_read(tmp_path):
+    checkpoint = str(tmp_path / "x.pth")
+    Path(checkpoint).touch()
     given = {"sage": True, "saliency_model": "resnet18"}
     args = {
         "sage_lam_max": 0.5,
         "mixer_kwargs": {"search_fraction": 0.2},
         "saliency": "gradient",
         "saliency_model": "resnet18",
-        "saliency_checkpoint": "x.pth",
+        "saliency_checkpoint": checkpoint,
         "saliency_size": 20,
         "saliency_grid": 16,
         "mixer_share": 0.5,
@@ -36,7 +38,7 @@ def test_everything_is_read():
     assert read_settings(given, args) == Settings(
         method=SAGE(0.5, 0.2),
         saliency="gradient",
-        source={"model": "resnet18", "checkpoint": "x.pth", "size": 20, "grid": 16},
+        source={"model": "resnet18", "checkpoint": checkpoint, "size": 20, "grid": 16},
         share=0.5,
         in_chans=1,
         save_mixed=2,
@@ -92,6 +94,7 @@ def test_a_mixup_of_0_becomes_the_authors_alpha(mixer, args, alpha):
         ({"mixer": "comixup", "sage_lam_max": 0.5}, {}, "--sage-lam-max is SAGE's; drop it with --mixer comixup"),
         ({"sage": True, "sage_lam_max": 0.5, "mixer_kwargs": {"lam_max": 0.4}}, {}, "lam_max is given twice"),
         ({"sage": True, "mixer_kwargs": {"lam_max": 7}}, {}, r"`lam_max` must lie in \(0, 1\], got 7"),
+        ({"sage": True, "saliency_checkpoint": "no.pth"}, {}, "`checkpoint` must be an existing file, got 'no.pth'"),
         ({"sage": True, "sage_search_fraction": 0.0}, {}, r"`search_fraction` must lie in \(0, 1\], got 0.0"),
         ({"mixer": "mixup", "save_mixed": -1}, {}, "`save_mixed` must be at least 0, got -1"),
         ({"sage": True}, {"mixup": -1.0}, "--mixup must be at least 0, got -1.0"),

@@ -269,6 +269,18 @@ def test_negative_and_empty_saliency_is_said():
         SageMixup(num_classes=7, saliency=lambda i, t: torch.zeros(8, 1, 4, 4))(x, target)
 
 
+def test_images_that_are_not_scaled_are_said_once():
+    source = create_saliency("spectral", mean=(0.5,) * 3, std=(0.25,) * 3)
+    mixup, (x, target) = SageMixup(num_classes=7, saliency=source), batch()
+    raw = (255 * torch.rand_like(x)).index_fill(0, torch.tensor([3]), 255)
+    with pytest.warns(UserWarning, match=r"normalised by mean \(0.5, .* got values up to 255; scale them"):
+        mixup(raw, target)
+    mixup(raw, target)  # another warning would be an error
+    SageMixup(num_classes=7, saliency=source)(x, target)
+    source.normalized_with((0.0,) * 3, (1 / 255,) * 3)
+    SageMixup(num_classes=7, saliency=source)(255 * torch.rand_like(x), target)
+
+
 def test_repr_says_what_mixes(spectral):
     text = repr(SageMixup(0.8, 1.0, prob=0.7, mode="elem", num_classes=7, saliency=spectral))
     assert text.startswith("SAGE(lam_max=0.6, search_fraction=1.0), alpha 0.8, with probability 0.7 per elem, ")
