@@ -22,7 +22,7 @@ FINE_TERMS = 12  # poles to prove with
 SMALLEST = 0.1, 1e-4  # no pole lies below these shares of a map's typical and of its largest value
 TOP = 10  # translations evaluated exactly, next to the zero translation
 TIE = 1e-6  # retained saliency, as a share of the best, below which two translations count as equal
-CACHED = 2**19  # numbers that are transformed at once on a CPU: more would leave its cache; elsewhere 128 times as many
+CACHED = 2**18  # numbers that are worked on at once on a CPU: more would leave its cache; elsewhere 256 times as many
 
 
 def retained_saliency(own: torch.Tensor, other: torch.Tensor, translation: torch.Tensor) -> torch.Tensor:
@@ -40,13 +40,23 @@ def retained_saliency(own: torch.Tensor, other: torch.Tensor, translation: torch
 
     Reference: Ma et al., "SAGE", BMVC 2022, section 3.
     """
-    batch, _, height, width = own.shape
-    frame = F.pad(other[:, 0], (width - 1, width - 1, height - 1, height - 1))
-    windows = frame.unfold(1, height, 1).unfold(2, width, 1)
-    image = torch.arange(batch, device=own.device)[:, None]
-    moved = windows[image, height - 1 - translation[..., 0], width - 1 - translation[..., 1]]
-    # own * M + m * (1 - M) = (own^2 + m^2) / (own + m); 0 / 0, where both are 0, retains nothing.
-    return torch.addcmul(own.square(), moved, moved).div_(own + moved).nansum((2, 3))
+    height, width = own.shape[-2:]
+    retained = []
+    count = _at_once(own, 2 * translation.shape[1] * height * width)
+    for own_part, other_part, moves in zip(own.split(count), other.split(count), translation.split(count), strict=True):
+        frame = F.pad(other_part[:, 0], (width - 1, width - 1, height - 1, height - 1))
+        windows = frame.unfold(1, height, 1).unfold(2, width, 1)
+        image = torch.arange(len(frame), device=own.device)[:, None]
+        moved = windows[image, height - 1 - moves[..., 0], width - 1 - moves[..., 1]]
+        # own * M + m * (1 - M) = (own^2 + m^2) / (own + m); 0 / 0, where both are 0, retains nothing.
+        both = own_part + moved
+        retained.append(moved.square_().addcmul_(own_part, own_part).div_(both).nansum((2, 3)))
+    return torch.cat(retained) if len(retained) > 1 else retained[0]
+
+
+def _at_once(maps: torch.Tensor, numbers: int) -> int:
+    """Return how many images of so many temporary numbers each are worked on at once."""
+    return max(1, (CACHED if maps.device.type == "cpu" else 256 * CACHED) // numbers)
 
 
 def _fast_length(length: int) -> int:
@@ -82,8 +92,7 @@ def _lost(own: torch.Tensor, other: torch.Tensor, terms: int) -> torch.Tensor:
     height, width = own.shape[-2:]
     size = (_fast_length(2 * height - 1), _fast_length(2 * width - 1))
     maps = torch.stack([own, other.flip(-2, -1)], dim=1)
-    numbers = CACHED if own.device.type == "cpu" else 128 * CACHED
-    count = max(1, numbers // (2 * (1 + terms) * size[0] * size[1]))
+    count = _at_once(own, 2 * (1 + terms) * size[0] * size[1])
 
     # What is multiplied and summed: a frame of -1 by the map itself, and for each pole the factors of both maps. Only
     # the corner is written for each part; the frame and the padding stay.

@@ -2,9 +2,10 @@
 
     python -m scripts.bench.speed [--json FILE]
 
-Every pair is timed in turn, A B A B, after a warm-up, the device synchronised around each call; printed are the median
-with the 10th and 90th percentile, peak memory of one more call (allocated on CUDA; growth of the process on CPU), and
-the number of operations, views apart, that a call hands to the device.
+Alternatives are timed in turn, A B A B (the search: one after the other), after a warm-up, the device synchronised
+around each call; printed are the median with the 10th and 90th percentile, peak memory of one more call (allocated on
+CUDA; growth of the process on CPU), and the number of operations, views apart, that a call hands to the device. A
+compiled step is timed on CUDA alone; Puzzle Mix needs the extra `methods`.
 """
 
 import argparse
@@ -18,12 +19,20 @@ import torch
 from timm.data import Mixup
 from timm.loss import SoftTargetCrossEntropy
 
-from sage_timm import SageMixup, create_saliency
+from sage_timm import SageMixup, create_mixup, create_saliency
 from sage_timm.methods.sage_search import TIE, certify, rearrange, retained_saliency
 from sage_timm.saliency.auxiliary import DEFAULT_MODEL
 from sage_timm.tensors import gaussian_blur, unit_mass
 
 from .measure import machine, operations, peak_memory, timed
+
+# Calls that are timed: title, method, saliency (None: the default).
+CALLS = (
+    ("SageMixup", "sage", None),
+    ("SageMixup, spectral", "sage", "spectral"),
+    ("Puzzle Mix", "puzzlemix", None),
+    ("Co-Mixup", "comixup", None),
+)
 
 
 def search_in_a_loop(own, other, fraction=0.01):
@@ -47,21 +56,22 @@ def search_in_a_loop(own, other, fraction=0.01):
     return torch.stack([dy[best], dx[best]], 1)
 
 
-def report(title, functions, device, repeats, **extra):
-    times = timed(functions, device, repeats)
+def report(title, functions, device, repeats, in_turn=True, **extra):
+    blocks = [functions] if in_turn else [{name: function} for name, function in functions.items()]
+    times = {name: each for block in blocks for name, each in timed(block, device, repeats).items()}
     memory = {name: peak_memory(function, device) for name, function in functions.items()}
     launched = {name: operations(function) for name, function in functions.items()}
     print(f"\n{title}")
     for name, (median, low, high) in times.items():
         span, size = f"({low:.2f} to {high:.2f})", f"{memory[name]:8.0f} MiB"
         print(f"  {name:42} {median:9.2f} ms  {span}  {size}  {launched[name]:6} operations")
-    names = list(functions)
-    ratio = times[names[-1]][0] / times[names[0]][0]
-    if len(names) > 1:
-        print(f"  {names[-1]} / {names[0]}: {ratio:.3f}")
+    first, *others = functions
+    ratios = {name: times[name][0] / times[first][0] for name in others}
+    for name, ratio in ratios.items():
+        print(f"  {name} / {first}: {ratio:.3f}")
     for key, value in extra.items():
         print(f"  {key.replace('_', ' ')}: {value}")
-    return {"title": title, "ms": times, "MiB": memory, "operations": launched, "ratio": ratio, **extra}
+    return {"title": title, "ms": times, "MiB": memory, "operations": launched, "ratios": ratios, **extra}
 
 
 def pair_of_maps(batch, size, device):
@@ -85,28 +95,36 @@ def search(size, batch, loop, device, repeats):
             raise AssertionError("the search over all translations retains less than the sample")
         extra["retained_by_the_1_%"] = round(float(sampled.mean()), 4)
     title = f"(a) search, {size} x {size} grid, batch {batch}, {(2 * size - 1) ** 2} translations"
-    return report(title, functions, device, repeats, **extra)
+    # The loop's memory, of a GiB, would leave the allocator in a state that no user of the search meets.
+    return report(title, functions, device, repeats, in_turn=False, **extra)
 
 
-def mixups(device, **settings):
+def auxiliary():
+    """Create the default saliency; its speed does not depend on the weights, which are random."""
     torch.manual_seed(0)
-    saliency = create_saliency(model=timm.create_model(DEFAULT_MODEL), size=112)
-    return Mixup(**settings), SageMixup(**settings, saliency=saliency)
+    return create_saliency(model=timm.create_model(DEFAULT_MODEL), size=112)
 
 
 def call(batch, size, device, repeats):
     images, target = torch.randn(batch, 3, size, size, device=device), torch.arange(batch, device=device) % 1000
-    theirs, ours = mixups(device, mode="elem", mixup_alpha=0.8)
-    mixed, weights = ours(images, target)
-    if not (mixed.isfinite().all() and torch.allclose(weights.sum(1), torch.ones_like(weights[:, 0]))):
-        raise AssertionError("a mixed batch must be finite and its target rows sum to 1")
-    functions = {"timm Mixup": lambda: theirs(images.clone(), target), "SageMixup": lambda: ours(images, target)}
+    theirs, saliency = Mixup(mode="elem", mixup_alpha=0.8), auxiliary()
+    functions = {
+        "timm Mixup": lambda: theirs(images.clone(), target),
+        "the default saliency alone": lambda: saliency(images),
+    }
+    for title, method, source in CALLS:
+        mixup = create_mixup(method, mode="elem", saliency=source or saliency)
+        mixed, weights = mixup(images, target)
+        if not (mixed.isfinite().all() and torch.allclose(weights.sum(1), torch.ones_like(weights[:, 0]))):
+            raise AssertionError("a mixed batch must be finite and its target rows sum to 1")
+        functions[title] = lambda mixup=mixup: mixup(images, target)
     return report(f"(b) one call, elem mode, {batch} images of {size} x {size}", functions, device, repeats)
 
 
-def step(name, batch, size, device, repeats):
+def step(name, batch, size, device, repeats, compiled=False):
     model = timm.create_model(name).to(device, memory_format=torch.channels_last).train()
     optimizer, loss_fn = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9), SoftTargetCrossEntropy()
+    model = torch.compile(model) if compiled else model
     images = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
     target = torch.arange(batch, device=device) % 1000
     cuda = device.type == "cuda"
@@ -119,13 +137,15 @@ def step(name, batch, size, device, repeats):
         loss.backward()
         optimizer.step()
 
-    theirs, ours = mixups(device, mixup_alpha=0.8)
-    functions = {
-        "step with timm Mixup": lambda: training_step(theirs),
-        "step with SageMixup": lambda: training_step(ours),
-    }
-    precision = "bf16 autocast" if cuda else "float32"
-    return report(f"(c) {name} step, {batch} images of {size} x {size}, {precision}", functions, device, repeats)
+    theirs, saliency = Mixup(mixup_alpha=0.8), auxiliary()
+    functions = {"step with timm Mixup": lambda: training_step(theirs)}
+    for title, source in (("step with SageMixup", saliency), ("step with SageMixup, spectral", "spectral")):
+        ours = SageMixup(mixup_alpha=0.8, saliency=source)
+        functions[title] = lambda ours=ours: training_step(ours)
+    how = ("bf16 autocast" if cuda else "float32") + (", compiled" if compiled else "")
+    return report(
+        f"(c) {name} step, {batch} images of {size} x {size}, channels_last, {how}", functions, device, repeats
+    )
 
 
 def build_parser():
@@ -147,10 +167,15 @@ def main(argv=None):
         if args.tiny
         else [(32, 64, True), (64, 64, True), (112, 64, False), (224, 64, False)]
     )
-    batch, size = (4, 32) if args.tiny else (128, 224) if cuda else (32, 224)
-    model = "test_resnet" if args.tiny else "resnet50" if cuda else "resnet18"
+    batch = 4 if args.tiny else 128 if cuda else 32
+    sizes, models = ((32,), ("test_resnet",)) if args.tiny else ((32, 64, 224), ("resnet18", "resnet50"))
     results = [search(grid, n, loop, device, args.repeats) for grid, n, loop in grids]
-    results += [call(batch, size, device, args.repeats), step(model, batch, size, device, args.repeats)]
+    results += [call(batch, size, device, args.repeats) for size in sizes]
+    for model in models:
+        results += [
+            step(model, batch, sizes[-1], device, args.repeats, compiled)
+            for compiled in ((False, True) if cuda else (False,))
+        ]
     if args.json:
         Path(args.json).write_text(
             json.dumps({"machine": machine(device), "date": str(date.today()), "results": results}, indent=1)
