@@ -67,6 +67,8 @@ class MethodMixup(Mixup):
             no saliency.
         method_share: share of the mixes that the method makes where CutMix does not, in (0, 1]; plain Mixup makes the
             rest.
+        label_weight: 'mask', the method's own label weights (CutMix: areas), or 'saliency', each image's share of the
+            saliency that is seen, see `MixPlan.weighted_by`; CutMix's share then needs a saliency, too.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
@@ -99,6 +101,7 @@ class MethodMixup(Mixup):
         *,
         saliency: str | Source | None = None,
         method_share: float = 1.0,
+        label_weight: str = "mask",
     ) -> None:
         check_number("mixup_alpha", mixup_alpha, 0, MAX_ALPHA)
         check_number("cutmix_alpha", cutmix_alpha, 0, MAX_ALPHA)
@@ -124,7 +127,14 @@ class MethodMixup(Mixup):
         )
         self.multi_label = multi_label
         self.method_share = method_share
-        self.planner = Planner(method, saliency, num_classes, multi_label)
+        self.planner = Planner(
+            method,
+            saliency,
+            num_classes,
+            multi_label,
+            label_weight=label_weight,
+            with_cutmix=self.cutmix_alpha > 0 or cutmix_minmax is not None,
+        )
 
     @property
     def method(self) -> Method:
@@ -143,6 +153,7 @@ class MethodMixup(Mixup):
         share = f", CutMix ({cutmix}) for {self.switch_prob:.0%} of it" if shared else ""
         share += f", plain Mixup for {1 - self.method_share:.0%} of the rest" if self.method_share < 1 else ""
         saliency = f"; saliency: {self.saliency!r}" if self.saliency else ""
+        saliency = (", labels by saliency" if self.planner.weighs_by_saliency else "") + saliency
         return (
             f"{self.method!r}, {alpha}, with probability {self.mix_prob:g} per {self.mode}{share}; "
             f"{self.num_classes} classes, smoothing {self.label_smoothing:g}{saliency}"
@@ -196,14 +207,19 @@ class MethodMixup(Mixup):
 
         partner = torch.arange(len(x) - 1, -1, -1, device=x.device)
         lam, size = on_device(draw.lam), (x.shape[-2], x.shape[-1])
+        looks = draw.by_method
+        if self.planner.weighs_by_saliency:  # those of plain Mixup are the same
+            looks = draw.by_cutmix if isinstance(self.method, BlendMixup) else draw.by_method | draw.by_cutmix
+        saliency = self.planner.saliency(x, weights) if looks.any() else None
+
         plan = None
         if draw.by_method.any():
-            plan = self.planner.plan(x, weights, partner, lam, self.mixup_alpha)
+            plan = self.planner.plan(x, saliency, partner, lam, self.mixup_alpha)
         if draw.by_mixup.any():
             plan = _either(plan, on_device(~draw.by_mixup), blend_plan(partner, lam, size))
         if not (draw.by_method | draw.by_mixup).all():
             # Boxes serve CutMix's share and, empty, the images that stay as they are.
-            boxes = box_plan(on_device(draw.box), partner, lam, size)
+            boxes = self.planner.weighted(box_plan(on_device(draw.box), partner, lam, size), saliency)
             plan = _either(plan, on_device(draw.by_method | draw.by_mixup), boxes)
         return plan
 
@@ -306,7 +322,7 @@ class SageMixup(MethodMixup):
 
     Args:
         mixup_alpha, cutmix_alpha, cutmix_minmax, prob, switch_prob, mode, correct_lam, label_smoothing, num_classes,
-            multi_label, saliency, method_share: see `MethodMixup`; the first ten are timm's, in timm's order.
+            multi_label, saliency, method_share, label_weight: see `MethodMixup`; the first ten are timm's.
         lam_max: SAGE's ratio, the own image's share of saliency mass, is lam_max * Beta(alpha, alpha); in (0, 1].
         search_fraction: chance of each translation to be tried, in (0, 1]; 1 tries all. Drawn from torch's generator.
 
@@ -337,6 +353,7 @@ class SageMixup(MethodMixup):
         *,
         saliency: str | Source | None = DEFAULT_SOURCE,
         method_share: float = 1.0,
+        label_weight: str = "mask",
         lam_max: float = 0.6,
         search_fraction: float = 1.0,
     ) -> None:
@@ -354,6 +371,7 @@ class SageMixup(MethodMixup):
             multi_label=multi_label,
             saliency=saliency,
             method_share=method_share,
+            label_weight=label_weight,
         )
 
 

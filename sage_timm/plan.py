@@ -1,6 +1,6 @@
 """A mix plan: what is mixed with what, where, and how much each label weighs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -143,6 +143,19 @@ class MixPlan:
         maps = unit_mass(F.interpolate(saliency.float(), self.mask.shape[-2:], mode="bilinear"))
         moved = [self._moved(unit_mass(self._shown(maps, k)), k) for k in range(self.source.shape[1])]
         return torch.stack([(mask * image).sum((1, 2, 3)) for mask, image in moved], 1)
+
+    def weighted_by(self, saliency: torch.Tensor) -> "MixPlan":
+        """Return this plan with label weights by what is seen of each source, as `retained` measures it.
+
+        The weight of a source is its retained share of its own saliency, divided by the sum of these over the sources.
+        Where nothing salient is left of any, the weights stay.
+
+        Args:
+            saliency: [B, 1, h, w], non-negative.
+        """
+        seen = self.retained(saliency)
+        total = seen.sum(1, keepdim=True)
+        return replace(self, lam=torch.where(total > 1e-6, seen / total.clamp_min(1e-6), self.lam))
 
     def where(self, condition: torch.Tensor, other: "MixPlan") -> "MixPlan":
         """Return this plan for the outputs where `condition` [B] holds and `other` for the rest.

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 
 from .checks import ValueChecks, check_saliency, check_target
-from .methods import Method
+from .methods import Method, Mixup
 from .plan import Batch, MixPlan
 from .rng import eager
 from .saliency import Source, resolve
 
+LABEL_WEIGHTS = ("mask", "saliency")
 MAX_ALPHA = 1e6  # Beta(alpha, alpha) is 0.5 to three digits there
 
 
@@ -23,10 +24,12 @@ class Planner:
 
     Args:
         method: makes the plan of a batch.
-        saliency: see `sage_timm.saliency.resolve`; ignored by methods that use none.
+        saliency: see `sage_timm.saliency.resolve`; ignored where neither the method nor the label weights use it.
         num_classes: number of classes; None accepts class weights of any width.
         multi_label: targets are dense multi-label, never labels [B].
         name: what errors call the targets.
+        label_weight: 'mask', the method's own label weights, or 'saliency', see `MixPlan.weighted_by`.
+        with_cutmix: the surface has plans of CutMix weighted, too.
     """
 
     def __init__(
@@ -36,9 +39,18 @@ class Planner:
         num_classes: int | None = None,
         multi_label: bool = False,
         name: str = "target",
+        label_weight: str = "mask",
+        with_cutmix: bool = False,
     ) -> None:
-        self.method = method
-        self.source = resolve(saliency) if method.uses_saliency else None
+        if label_weight not in LABEL_WEIGHTS:
+            raise ValueError(f"`label_weight` must be one of {', '.join(LABEL_WEIGHTS)}, got {label_weight!r}")
+        if label_weight == "saliency" and isinstance(method, Mixup) and not with_cutmix:
+            raise ValueError(
+                "`label_weight` must be 'mask' for Mixup, whose weights by saliency are the same, got 'saliency'"
+            )
+        self.method, self.label_weight = method, label_weight
+        self.weighs_by_saliency = label_weight == "saliency"
+        self.source = resolve(saliency) if method.uses_saliency or self.weighs_by_saliency else None
         self.num_classes, self.multi_label, self.name = num_classes, multi_label, name
         self.checks = ValueChecks()
         self._scale_checked = False
@@ -68,38 +80,53 @@ class Planner:
         return target.float()
 
     @eager
+    def saliency(self, images: torch.Tensor, weights: torch.Tensor, normalized: bool = True) -> torch.Tensor | None:
+        """Compute the saliency of a batch, finite and non-negative: [B, 1, h, w] float32; None where none is used.
+
+        Args:
+            images: [B, C, H, W], floating point.
+            weights: [B, N] float32 class weights, on the device of the images.
+            normalized: whether the images are normalised; if not, they are in [0, 1].
+        """
+        if self.source is None:
+            return None
+        if normalized and self.source.statistics and not self._scale_checked:
+            self._scale_checked = True
+            self.checks.scale(images, *self.source.statistics)
+        saliency = self.source(images if normalized else self.source.normalized(images), weights)
+        check_saliency(saliency, images)
+        found = saliency.float()
+        saliency = found.nan_to_num(0, 0, 0).clamp_min_(0)
+        self.checks.saliency(found, saliency)
+        return saliency
+
+    @eager
     def plan(
         self,
         images: torch.Tensor,
-        weights: torch.Tensor,
+        saliency: torch.Tensor | None,
         partner: torch.Tensor,
         lam: torch.Tensor,
         alpha: float,
         normalized: bool = True,
     ) -> MixPlan:
-        """Compute the saliency of a batch, where the method uses it, and make the plan.
+        """Make the method's plan of a batch.
 
         Args:
             images: [B, C, H, W], floating point.
-            weights: [B, N] float32 class weights, on the device of the images.
+            saliency: what `saliency` returned for them.
             partner: [B] int64, the image that each image is mixed with.
             lam: [B] float32 in [0, 1], draws from Beta(alpha, alpha).
             alpha: parameter of that distribution, > 0.
             normalized: whether the images are normalised; if not, they are in [0, 1].
         """
-        saliency, std = None, None
-        if self.source is not None:
-            if normalized and self.source.statistics and not self._scale_checked:
-                self._scale_checked = True
-                self.checks.scale(images, *self.source.statistics)
-            saliency = self.source(images if normalized else self.source.normalized(images), weights)
-            check_saliency(saliency, images)
-            found = saliency.float()
-            saliency = found.nan_to_num(0, 0, 0).clamp_min_(0)
-            self.checks.saliency(found, saliency)
-            std = self.source.std
-        batch = Batch(images, saliency, partner, lam, alpha, std if normalized else (1.0,))  # type: ignore[arg-type]
-        return self.method(batch)
+        std = (self.source and self.source.std) if normalized else (1.0,)
+        batch = Batch(images, saliency, partner, lam, alpha, std)  # type: ignore[arg-type]
+        return self.weighted(self.method(batch), saliency)
+
+    def weighted(self, plan: MixPlan, saliency: torch.Tensor | None) -> MixPlan:
+        """Return a plan with the label weights asked for."""
+        return plan.weighted_by(saliency) if self.weighs_by_saliency and saliency is not None else plan
 
     def warn_if_alone(self, images: Sequence | torch.Tensor) -> None:
         """Warn where a batch of one image has no partner and stays as it is."""

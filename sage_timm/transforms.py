@@ -71,6 +71,7 @@ class SageMix(v2.Transform):
         saliency: as in `SageMixup`; ignored by methods that use none. uint8 images are normalised for a saliency
             model; floating-point ones must be normalised as it expects, or say how they are: `create_saliency(mean=)`.
         method: a name in `sage_timm.methods.METHODS`, such as 'sage', 'mixup' or 'puzzlemix'.
+        label_weight: as in `MethodMixup`.
         **settings: the method's own, by its paper's names (see its class in `sage_timm.methods`).
 
     Returns, when called on a sample:
@@ -96,6 +97,7 @@ class SageMix(v2.Transform):
         labels_getter: Callable[[Any], torch.Tensor] | str = "default",
         saliency: str | Source | None = DEFAULT_SOURCE,
         method: str = "sage",
+        label_weight: str = "mask",
         **settings,
     ) -> None:
         super().__init__()
@@ -107,8 +109,9 @@ class SageMix(v2.Transform):
         try:
             made = create_method(method, **settings)
         except TypeError as error:
-            raise TypeError(f"{error}; SageMix has alpha, num_classes, labels_getter, saliency and method") from error
-        self.planner = Planner(made, saliency, self.num_classes, name="labels")
+            own = "alpha, num_classes, labels_getter, saliency, method and label_weight"
+            raise TypeError(f"{error}; SageMix has {own}") from error
+        self.planner = Planner(made, saliency, self.num_classes, name="labels", label_weight=label_weight)
 
     @property
     def method(self) -> Method:
@@ -123,7 +126,8 @@ class SageMix(v2.Transform):
     def extra_repr(self) -> str:
         """Say what mixes."""
         saliency = f", saliency={self.saliency!r}" if self.saliency else ""
-        return f"{self.method!r}, alpha={self.alpha}, num_classes={self.num_classes}{saliency}"
+        labels = ", label_weight='saliency'" if self.planner.weighs_by_saliency else ""
+        return f"{self.method!r}, alpha={self.alpha}, num_classes={self.num_classes}{labels}{saliency}"
 
     @eager
     def forward(self, *inputs: Any) -> Any:
@@ -172,7 +176,8 @@ class SageMix(v2.Transform):
         lam = torch.distributions.Beta(*torch.full((2,), float(self.alpha), dtype=torch.float32)).sample()
         lam = lam.to(pixels.device).expand(len(pixels))
         partner = torch.arange(len(pixels), device=pixels.device).roll(1)
-        return self.planner.plan(pixels, weights.to(pixels.device), partner, lam, self.alpha, normalized)
+        saliency = self.planner.saliency(pixels, weights.to(pixels.device), normalized)
+        return self.planner.plan(pixels, saliency, partner, lam, self.alpha, normalized)
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Apply the plan to the labels or to images."""

@@ -56,3 +56,18 @@ def test_retained_saliency_of_a_plan():
         torch.tensor([[0, 0], [1, -1]]).view(1, 2, 2, 1, 1),
     )
     assert torch.allclose(moved.retained(saliency), torch.tensor([[0.0, 0.0], [0.0, 1.0]]))
+
+
+def test_labels_by_saliency_weigh_what_is_seen_of_each_object():
+    """Two objects side by side, a mask that hides half of the partner's; where nothing is seen the weights stay."""
+    saliency = torch.zeros(2, 1, 8, 8)
+    saliency[0, :, 2:4, :4] = saliency[1, :, 2:4, 4:] = 5
+    mask = torch.ones(2, 1, 8, 8)
+    mask[0, :, :, 6:] = mask[1, :, :, :2] = 0
+    plan = MixPlan.of_pairs(torch.tensor([1, 0]), mask, torch.tensor([0.75, 0.75]))
+    weighted = plan.weighted_by(saliency)
+    assert torch.allclose(weighted.lam, torch.tensor([[2 / 3, 1 / 3]] * 2))
+    assert weighted.mask is plan.mask and torch.equal(plan.lam, torch.tensor([[0.75, 0.25]] * 2))
+    hidden = MixPlan.of_pairs(torch.tensor([1, 0]), torch.zeros(2, 1, 8, 8), torch.tensor([0.3, 0.3]))
+    hidden.mask[:] = 0
+    assert torch.equal(hidden.weighted_by(saliency).lam, hidden.lam)

@@ -42,7 +42,7 @@ class Session:
 
         In a distributed run a node's first rank gets the weights first.
         """
-        if self.source is None and self.settings.method.uses_saliency:
+        if self.source is None and self.settings.uses_saliency:
             settings = self.settings
             if settings.saliency == "self":
                 self.source = SelfSaliency(self.models, **settings.source)
@@ -100,7 +100,14 @@ class SessionMixup(MethodMixup):
 
     def __init__(self, session: Session, *args, **kwargs) -> None:
         settings = session.settings
-        super().__init__(settings.method, *args, **kwargs, saliency=session.saliency(), method_share=settings.share)
+        super().__init__(
+            settings.method,
+            *args,
+            **kwargs,
+            saliency=session.saliency(),
+            method_share=settings.share,
+            label_weight=settings.label_weight,
+        )
         self.session = session
         session.announce(self)
 

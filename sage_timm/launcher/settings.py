@@ -26,6 +26,7 @@ class Settings:
         asked: the flag that asked for it, for messages.
         mixup: what the script's --mixup must become, where it is 0 and the method would never mix; else None.
         share: share of the mixes that the method makes where CutMix does not; plain Mixup makes the rest.
+        label_weight: what the labels are weighted by, 'mask' or 'saliency'.
         saliency: name of the saliency source.
         source: its other arguments, as in `create_saliency`.
         in_chans: channels of the images.
@@ -38,6 +39,7 @@ class Settings:
     asked: str = "--sage"
     mixup: float | None = None
     share: float = 1.0
+    label_weight: str = "mask"
     saliency: str = DEFAULT_SOURCE
     source: Mapping[str, Any] = field(default_factory=dict)
     in_chans: int = 3
@@ -46,9 +48,14 @@ class Settings:
     notes: tuple[str, ...] = ()
 
     @property
+    def uses_saliency(self) -> bool:
+        """Whether the method or the label weights look at saliency."""
+        return self.method.uses_saliency or self.label_weight == "saliency"
+
+    @property
     def needs_model(self) -> bool:
         """Whether the saliency comes from an auxiliary model."""
-        return self.method.uses_saliency and self.saliency not in _WITHOUT_MODEL
+        return self.uses_saliency and self.saliency not in _WITHOUT_MODEL
 
 
 def read_settings(given: Mapping[str, Any], args: Mapping[str, Any]) -> Settings | None:
@@ -84,14 +91,16 @@ def read_settings(given: Mapping[str, Any], args: Mapping[str, Any]) -> Settings
     of_saliency = {name: value for name, value in merged.items() if name.startswith("saliency")}
     source = saliency_settings(merged)
     name = source.pop("name", DEFAULT_SOURCE)
-    if of_saliency and not method.uses_saliency:
+    label_weight = merged.get("mixer_label_weight") or "mask"
+    uses_saliency = method.uses_saliency or label_weight == "saliency"
+    if of_saliency and not uses_saliency:
         unused = ", ".join(map(flag, of_saliency))
         notes.append(f"{unused} has no effect: {asked} uses no saliency")
     elif name in _WITHOUT_MODEL and (idle := [source.pop(key) for key in ("model", "checkpoint") if key in source]):
         if given.keys() & {"saliency_model", "saliency_checkpoint"}:
             raise ValueError(f"--saliency {name} uses no --saliency-model and no --saliency-checkpoint; drop them")
         notes.append(f"--saliency {name} needs no model; the config file's {idle[0]} is not used")
-    if method.uses_saliency and "checkpoint" in source:
+    if uses_saliency and "checkpoint" in source:
         check_file(source["checkpoint"])
 
     input_size = args.get("input_size")
@@ -100,6 +109,7 @@ def read_settings(given: Mapping[str, Any], args: Mapping[str, Any]) -> Settings
         asked=asked,
         mixup=mixup,
         share=1.0 if merged.get("mixer_share") is None else merged["mixer_share"],
+        label_weight=label_weight,
         saliency=name,
         source=source,
         in_chans=args.get("in_chans") or (input_size[0] if isinstance(input_size, (list, tuple)) else 3),

@@ -14,7 +14,7 @@ from sage_timm import MethodMixup, create_mixup, create_saliency
 from sage_timm.checks import check_count, check_number
 from sage_timm.methods import create_method
 from sage_timm.methods.sage import SAGE
-from sage_timm.plan import Batch, MixPlan
+from sage_timm.plan import Batch
 from sage_timm.saliency import Saliency
 from sage_timm.tensors import unit_mass
 
@@ -110,17 +110,20 @@ class Arm:
         common = {"prob": self.settings.get("prob", prob), "label_smoothing": 0.0, "num_classes": num_classes}
         alpha, label = self.settings.get("alpha", 1.0), self.settings.get("label", "mask")
         source = self.create_source(model, auxiliary, truth) if self.source else None
-        if self.name in TIMM:
-            return _timms(self.name, alpha, label, source, common)
+        if self.name in TIMM and label == "mask":
+            return Mixup(*(alpha * share for share in TIMM[self.name]), **common)
         if self.name in OTHERS:
             common |= {"mixup_alpha": alpha} if "alpha" in self.settings else {}
             return create_mixup(self.name, saliency=source, **common)
+        name, *turns = self.name.split("+")
         settings = {key: self.settings[key] for key in ("lam_max", "search_fraction") if key in self.settings}
-        method, turns = Labelled(create_method("sage", **settings), label), self.name.split("+")[1:]
+        method = create_method(name if name in TIMM else "sage", **settings)
         share = self.settings.get("share", 1 / (1 + len(turns)))
         cutmix = (1 - share) / len(turns) if "cutmix" in turns else 0.0
         shares = {"switch_prob": cutmix, "method_share": share / (1 - cutmix) if "mixup" in turns else 1.0}
-        return MethodMixup(method, alpha, alpha if cutmix else 0.0, saliency=source, **shares, **common)
+        common |= {"saliency": source, "label_weight": "saliency" if label == "saliency" else "mask"}
+        mixer = MethodMixup(method, alpha, alpha if cutmix else 0.0, **shares, **common)
+        return Halfway(mixer) if label == "halfway" else mixer
 
     def create_source(self, model: torch.nn.Module, auxiliary: Callable, truth: "Truth") -> Saliency:
         """Create the saliency source, with the arm's settings of it."""
@@ -130,15 +133,6 @@ class Arm:
         if self.source == "spectral":
             return create_saliency("spectral", **settings)
         return create_saliency(self.source, model=model if self.source == "self" else auxiliary(), **settings)
-
-
-def _timms(name: str, alpha: float, label: str, source: Saliency | None, common: dict) -> Callable:
-    if label == "mask":
-        return Mixup(*(alpha * share for share in TIMM[name]), **common)
-    mixup, cutmix = (alpha * share for share in TIMM[name])
-    if not mixup:
-        mixup, cutmix = cutmix, 0
-    return Relabelled(MethodMixup(create_method(name.split("+")[0]), mixup, cutmix, **common), label, source)
 
 
 class Truth:
@@ -164,52 +158,19 @@ class Control(Saliency):
         return mask if self.kind == "oracle" else mask.roll(1, 0)
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """A mixing method with another label weight.
+class Halfway:
+    """A mixer whose label weights are half-way between its own and equal ones."""
 
-    Args:
-        method: whose plans they are.
-        label: 'mask', the method's own; 'saliency', by what is retained of both objects, each as a share of its map;
-            or 'halfway', half-way between the method's own and 0.5.
-    """
-
-    method: SAGE
-    label: str
-
-    @property
-    def uses_saliency(self) -> bool:
-        return self.method.uses_saliency
-
-    def __call__(self, batch: Batch) -> MixPlan:
-        """Make the plan of a batch."""
-        return relabelled(self.method(batch), batch.saliency, self.label)
-
-
-class Relabelled:
-    """Mixup, CutMix or their switch, with the label weights of `Labelled` on top of timm's boxes and ratios."""
-
-    def __init__(self, mixer: MethodMixup, label: str, source: Saliency | None) -> None:
-        self.mixer, self.label, self.source = mixer, label, source
+    def __init__(self, mixer: MethodMixup) -> None:
+        self.mixer = mixer
 
     def __call__(self, images: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mix a batch, and look at its maps only where there is something to mix."""
+        """Mix a batch."""
         plan, weights = self.mixer.plan(images, target), F.one_hot(target, self.mixer.num_classes).float()
         if plan is None:
             return images, weights
-        plan = relabelled(plan, self.source(images, weights) if self.source else None, self.label)
+        plan = replace(plan, lam=(plan.lam + 1 / plan.lam.shape[1]) / 2)
         return plan.mix_images(images), plan.mix_target(weights)
-
-
-def relabelled(plan: MixPlan, saliency: torch.Tensor | None, label: str) -> MixPlan:
-    """Return a plan with label weights by `label` (see `Labelled`); where nothing is retained they stay as they are."""
-    if label == "halfway":
-        return replace(plan, lam=(plan.lam + 1 / plan.lam.shape[1]) / 2)
-    if label == "saliency":
-        kept = plan.retained(saliency)
-        total = kept.sum(1, keepdim=True)
-        return replace(plan, lam=torch.where(total > 1e-6, kept / total.clamp_min(1e-6), plan.lam))
-    return plan
 
 
 @torch.no_grad()
@@ -249,12 +210,13 @@ def look(mix, images: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | N
         `moved`, the % of partners that move, and `distance`, how far those do on average, as % of the side; `retained`,
         how much of both objects' saliency is in the mixed image, 1 for Mixup; and `objects`, that of the true masks.
     """
-    source = getattr(mix, "saliency", None) or getattr(mix, "source", None)
+    mix = mix.mixer if isinstance(mix, Halfway) else mix
+    source = mix.saliency if isinstance(mix, MethodMixup) else None
     if source is None:
         return {}
     saliency = source(images, target)
     looks = {} if mask is None else map_quality(saliency, mask)
-    if not isinstance(getattr(mix, "method", None), Labelled):
+    if not isinstance(mix.method, SAGE):
         return looks
     lam, partner = torch.full((len(images),), 0.5, device=images.device), torch.arange(len(images)).flip(0)
     plan = mix.method(Batch(images, saliency, partner.to(images.device), lam, mix.mixup_alpha))

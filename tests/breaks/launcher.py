@@ -9,6 +9,7 @@ CLI_PY, CONSOLE_PY, FLAGS_PY, SETTINGS_PY, SESSION_PY, PATCHES_PY, MONITOR_PY = 
 )
 
 MUTANTS = [
+    ("--mixer-label-weight does nothing", "sage_timm/launcher/session.py", "label_weight=settings.label_weight", 'label_weight="mask"', "tests/launcher/test_mixers.py"),
     ("misspelt flags reach the script", PATCHES_PY, "OPTIONS, 1, 0.8)", "(), 1, 0.8)", "tests/launcher/test_flags.py"),
     ("a missing checkpoint told late", "sage_timm/launcher/settings.py", '        check_file(source["checkpoint"])\n', "        pass\n", "tests/launcher/test_settings.py"),
     ("recipes: a key that no flag has", "scripts/recipes/finetune.yaml", "drop_path:", "droppath:", "tests/launcher/test_recipes.py"),

@@ -1,6 +1,11 @@
 """Breaks of the surfaces, the planner and the checks: (what, file, text, replacement, tests)."""
 
 MUTANTS = [
+    ("labels by saliency: CutMix's share left out", 'sage_timm/mixup.py', 'self.planner.weighted(box_plan(on_device(draw.box), partner, lam, size), saliency)', 'box_plan(on_device(draw.box), partner, lam, size)', 'tests/surfaces/test_contract.py'),
+    ("labels by saliency: the method's left out", 'sage_timm/planner.py', 'return self.weighted(self.method(batch), saliency)', 'return self.method(batch)', 'tests/surfaces/test_contract.py'),
+    ('labels by saliency: maps for plain Mixup, too', 'sage_timm/mixup.py', 'draw.by_cutmix if isinstance(self.method, BlendMixup) else draw.by_method | draw.by_cutmix', 'draw.by_method | draw.by_cutmix', 'tests/surfaces/test_mixup.py'),
+    ('labels by saliency: not divided by the sum', 'sage_timm/plan.py', 'seen / total.clamp_min(1e-6)', 'seen', 'tests/test_plan.py'),
+    ('labels by saliency: unseen ones lose their weights', 'sage_timm/plan.py', 'torch.where(total > 1e-6, seen / total.clamp_min(1e-6), self.lam)', 'seen / total.clamp_min(1e-6)', 'tests/test_plan.py'),
     ('scale of the images not looked at', 'sage_timm/checks.py', 'if pixel > FAR_OUT:', 'if pixel > 1e9:', 'tests/surfaces/test_mixup.py'),
     ('scale of the images without their statistics', 'sage_timm/checks.py', 'torch.stack([pixels.abs()', 'torch.stack([images.abs()', 'tests/surfaces/test_mixup.py'),
     ('CutMix box one pixel off', 'sage_timm/methods/boxes.py', '(y < bottom)', '(y <= bottom)', 'tests/surfaces/test_mixup.py'),
@@ -15,7 +20,7 @@ MUTANTS = [
     ('non-finite saliency not reported', 'sage_timm/checks.py', 'if (unfit or empty) and not self._warned:', 'if False:', 'tests/surfaces/test_mixup.py'),
     ('device checks never act', 'sage_timm/checks.py', 'act(host)', 'pass', 'tests/surfaces/test_mixup.py'),
     ('a Beta draw of 1 counts as unmixed', 'sage_timm/mixup.py', 'by_method = mixed & ~use_cutmix & ~by_mixup', 'by_method = mixed & ~use_cutmix & ~by_mixup & (lam < 1)', 'tests/surfaces/test_mixup.py'),
-    ('saliency made though unused', 'sage_timm/planner.py', 'resolve(saliency) if method.uses_saliency else None', 'resolve(saliency)', 'tests/surfaces/test_contract.py'),
+    ('saliency made though unused', 'sage_timm/planner.py', 'resolve(saliency) if method.uses_saliency or self.weighs_by_saliency else None', 'resolve(saliency)', 'tests/surfaces/test_contract.py'),
     ("SageMix: timm's partner", 'sage_timm/transforms.py', '.roll(1)', '.flip(0)', 'tests/surfaces/test_transforms.py'),
     ('SageMix: uint8 cut off, not rounded', 'sage_timm/transforms.py', 'mixed.round().to(torch.uint8)', 'mixed.to(torch.uint8)', 'tests/surfaces/test_transforms.py'),
     ('SageMix: uint8 not normalised for the model', 'sage_timm/planner.py', 'images if normalized else self.source.normalized(images)', 'images', 'tests/surfaces/test_transforms.py'),

@@ -40,6 +40,18 @@ def test_the_mixers_share_leaves_the_rest_to_plain_mixup(train):
     assert "plain Mixup for 75% of the rest" in err
 
 
+@pytest.mark.parametrize("mixer", [["--sage"], ["--mixer", "cutmix"]])
+def test_labels_by_saliency(mixer, train, losses):
+    runs = []
+    for flags in ([], ["--mixer-label-weight", "saliency"]):
+        losses.clear()
+        err = train("--mixup", "1.0", *mixer, "--saliency", "spectral", *flags)
+        assert ("labels by saliency" in err) == bool(flags)
+        assert ("--saliency has no effect" in err) == (not flags and "cutmix" in mixer)
+        runs.append(torch.cat(losses))
+    assert not torch.allclose(*runs, atol=0.01)
+
+
 def test_cutmix_keeps_its_own_alpha(train, losses):
     err = train("--cutmix", "0.5", "--mixer", "cutmix")
     assert "would never mix" not in err and "CutMix(), alpha 0.5," in err

@@ -11,18 +11,15 @@ import torch
 from PIL import Image
 from timm.data import Mixup
 
-from sage_timm.methods import create_method
-from sage_timm.plan import MixPlan
+from sage_timm.methods import SAGE, create_method
 from scripts.study import __main__ as study
 from scripts.study import report
 from scripts.study.arms import (
     NAMES,
     Arm,
     Control,
-    Labelled,
     Truth,
     map_quality,
-    relabelled,
 )
 from scripts.study.data import place
 
@@ -158,10 +155,11 @@ def test_every_arm_mixes(name, tiny_model):
 
 def test_every_setting_reaches_what_mixes(tiny_model):
     text = "gradient+cutmix,prob=.3,alpha=.7,blur=.1,grid=5,floor=.4,lam_max=.9,search_fraction=.2,share=.6"
-    mix = create(text + ",label=halfway", tiny_model)
+    mix = create(text + ",label=halfway", tiny_model).mixer
     assert (mix.mix_prob, mix.mixup_alpha, mix.cutmix_alpha, mix.num_classes) == (0.3, 0.7, 0.7, 5)
     assert (mix.saliency.blur, mix.saliency.grid, mix.saliency.floor) == (0.1, 5, 0.4)
-    assert mix.method == Labelled(create_method("sage", lam_max=0.9, search_fraction=0.2), "halfway")
+    assert mix.method == create_method("sage", lam_max=0.9, search_fraction=0.2)
+    assert create("oracle+cutmix,label=saliency").planner.label_weight == "saliency"
     for name in ("oracle", "spectral", "self", "puzzlemix"):
         mix = create(name + ",prob=.3,alpha=.7,blur=.1,grid=5,floor=.4", tiny_model)
         assert (mix.saliency.blur, mix.saliency.grid, mix.saliency.floor) == (0.1, 5, 0.4), name
@@ -169,15 +167,10 @@ def test_every_setting_reaches_what_mixes(tiny_model):
     mix = create("mixup+cutmix,alpha=.7", prob=0.4)
     assert (mix.mix_prob, mix.mixup_alpha, mix.cutmix_alpha, mix.label_smoothing) == (0.4, 0.7, 0.7, 0)
     mix = create("mixup+cutmix,alpha=.7,label=saliency,map=oracle,grid=3", prob=0.4)
-    assert (mix.mixer.mix_prob, mix.mixer.mixup_alpha, mix.mixer.cutmix_alpha, mix.label, mix.source.grid) == (
-        0.4,
-        0.7,
-        0.7,
-        "saliency",
-        3,
-    )
-    mix = create("cutmix,label=halfway", prob=0.4)
-    assert (mix.mixer.mixup_alpha, mix.mixer.cutmix_alpha, mix.label) == (0, 1, "halfway")
+    assert (mix.mix_prob, mix.mixup_alpha, mix.cutmix_alpha, mix.switch_prob) == (0.4, 0.7, 0.7, 0.5)
+    assert (mix.planner.label_weight, mix.saliency.grid) == ("saliency", 3)
+    mix = create("cutmix,label=halfway", prob=0.4).mixer
+    assert (mix.mixup_alpha, mix.cutmix_alpha, mix.planner.label_weight) == (0, 1, "mask")
     assert create("puzzlemix,map=flat").saliency.kind == "flat"
 
 
@@ -195,8 +188,8 @@ def test_every_setting_reaches_what_mixes(tiny_model):
 def test_sage_takes_turns_by_its_share(name, shares, monkeypatch):
     """SAGE's ratio is at most lam_max, CutMix's mask is 0 or 1, Mixup's is even; a flat map's too."""
     mix, calls = create(name), []
-    plan = Labelled.__call__
-    monkeypatch.setattr(Labelled, "__call__", lambda self, batch: calls.append(1) or plan(self, batch))
+    plan = SAGE.__call__
+    monkeypatch.setattr(SAGE, "__call__", lambda self, batch: calls.append(1) or plan(self, batch))
     images, count = torch.randn(2, 3, 24, 24), {"sage": 0, "mixup": 0, "cutmix": 0}
     for _ in range(1500):
         calls.clear()
@@ -253,21 +246,6 @@ def test_quality_of_a_map_is_that_of_where_its_mass_lies():
     peak = torch.zeros(2, 1, 4, 4)
     peak[0, 0, 3, 3] = peak[1, 0, 0, 0] = 2
     assert map_quality(peak, mask) == {"on_object": 0.5, "pointing": 0.5, "half_mass": 0.062}
-
-
-def test_labels_by_saliency_weigh_what_is_seen_of_each_object():
-    """Two objects side by side, a mask that hides half of the partner's."""
-    saliency = torch.zeros(2, 1, 8, 8)
-    saliency[0, :, 2:4, :4] = saliency[1, :, 2:4, 4:] = 5
-    mask = torch.ones(2, 1, 8, 8)
-    mask[0, :, :, 6:] = mask[1, :, :, :2] = 0
-    plan = MixPlan.of_pairs(torch.tensor([1, 0]), mask, torch.tensor([0.75, 0.75]))
-    assert torch.allclose(relabelled(plan, saliency, "saliency").lam, torch.tensor([[2 / 3, 1 / 3]] * 2))
-    assert torch.allclose(relabelled(plan, saliency, "halfway").lam, torch.tensor([[0.625, 0.375]] * 2))
-    assert relabelled(plan, saliency, "mask") is plan
-    hidden = MixPlan.of_pairs(torch.tensor([1, 0]), torch.zeros(2, 1, 8, 8), torch.tensor([0.3, 0.3]))
-    hidden.mask[:] = 0
-    assert torch.equal(relabelled(hidden, saliency, "saliency").lam, hidden.lam), "nothing seen: the area decides"
 
 
 @pytest.mark.parametrize("name", ["cutmix", "oracle", "mixup+cutmix"])

@@ -33,8 +33,8 @@ CLASSES = 7
 class MixDicts:
     """Mix samples {"image": [B, C, H, W], "label": [B]}; partners and ratios, one per image, from torch's generator."""
 
-    def __init__(self, method, num_classes, saliency=None, alpha=1.0):
-        self.planner = Planner(create_method(method), saliency, num_classes, name="label")
+    def __init__(self, method, num_classes, saliency=None, alpha=1.0, **settings):
+        self.planner = Planner(create_method(method), saliency, num_classes, name="label", **settings)
         self.alpha = alpha
 
     @eager
@@ -46,7 +46,8 @@ class MixDicts:
             return {**sample, "label": weights}
         partner = torch.randperm(len(images)).to(images.device)
         lam = torch.distributions.Beta(*torch.full((2, 1), self.alpha, dtype=torch.float32)).sample((len(images),))
-        plan = self.planner.plan(images, weights, partner, lam[:, 0].to(images.device), self.alpha)
+        maps = self.planner.saliency(images, weights)
+        plan = self.planner.plan(images, maps, partner, lam[:, 0].to(images.device), self.alpha)
         return {**sample, "image": plan.mix_images(images), "label": plan.mix_target(weights)}
 
 
@@ -67,14 +68,14 @@ def in_dict(mix, images, labels):
 
 SURFACES = {
     "timm": Surface(
-        lambda method, saliency: create_mixup(
-            method, mode="elem", num_classes=CLASSES, label_smoothing=0.0, saliency=saliency
+        lambda method, saliency, **settings: create_mixup(
+            method, mode="elem", num_classes=CLASSES, label_smoothing=0.0, saliency=saliency, **settings
         ),
         lambda mix, images, labels: mix(images, labels),
         frozenset({"numpy", "torch"}),
     ),
     "timm, with CutMix's share": Surface(
-        lambda method, saliency: create_mixup(
+        lambda method, saliency, **settings: create_mixup(
             method,
             mode="elem",
             prob=0.8,
@@ -82,17 +83,18 @@ SURFACES = {
             num_classes=CLASSES,
             label_smoothing=0.0,
             saliency=saliency,
+            **settings,
         ),
         lambda mix, images, labels: mix(images, labels),
         frozenset({"numpy", "torch"}),
     ),
     "torchvision": Surface(
-        lambda method, saliency: SageMix(method=method, num_classes=CLASSES, saliency=saliency),
+        lambda method, saliency, **settings: SageMix(method=method, num_classes=CLASSES, saliency=saliency, **settings),
         lambda mix, images, labels: mix(images, labels),
         frozenset({"torch"}),
     ),
     "dict": Surface(
-        lambda method, saliency: MixDicts(method, CLASSES, saliency),
+        lambda method, saliency, **settings: MixDicts(method, CLASSES, saliency, **settings),
         in_dict,
         frozenset({"torch"}),
     ),
@@ -170,6 +172,23 @@ def test_the_plan_is_applied_and_nothing_else_changes(surface, method, count, dt
     assert (mixed.double() - expected).abs().max() <= slack * images.double().abs().max()
     assert np.abs(weights.double().numpy() - reference.mix_target(torch.eye(CLASSES)[labels], plan)).max() < 1e-6
     assert not torch.equal(mixed, images), "something is mixed"
+
+
+@every_method
+def test_labels_by_saliency_leave_the_images_as_they_are(surface, method, applied):
+    batch, maps = make_batch(), fixed_maps(6)
+    if method == "mixup" and surface is not SURFACES["timm, with CutMix's share"]:
+        with pytest.raises(ValueError, match=r"`label_weight` must be 'mask' for Mixup, .* got 'saliency'"):
+            surface.create(method, maps, label_weight="saliency")
+        return
+    mix = surface.create(method, maps, label_weight="saliency")
+    mixed, weights = with_seed(3, surface, mix, *batch)
+    plain, _ = with_seed(3, surface, surface.create(method, maps), *batch)
+    plan = applied[0]
+    seen = plan.retained(maps(None, None))
+    assert torch.equal(mixed, plain) and (weights.sum(1) - 1).abs().max() < 1e-6
+    assert torch.allclose(plan.lam, seen / seen.sum(1, keepdim=True)) and not torch.equal(plan.lam, applied[1].lam)
+    assert torch.equal(weights, plan.mix_target(torch.eye(CLASSES)[batch[1]]))
 
 
 @every_method

@@ -281,6 +281,27 @@ def test_images_that_are_not_scaled_are_said_once():
     SageMixup(num_classes=7, saliency=source)(255 * torch.rand_like(x), target)
 
 
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+def test_maps_are_made_for_labels_by_saliency_only_where_something_is_mixed(mode):
+    calls, (x, target) = [], batch()
+
+    def source(images, weights):
+        calls.append(1)
+        return torch.rand(8, 1, 6, 6)
+
+    def create(method, **settings):
+        return create_mixup(method, mode=mode, num_classes=7, saliency=source, label_weight="saliency", **settings)
+
+    for mixup in (create("cutmix"), create("mixup", cutmix_alpha=1.0, switch_prob=1)):
+        calls.clear()
+        plan = mixup.plan(x, target)
+        assert len(calls) == 1 and not torch.allclose(plan.lam[:, 0], plan.mask[:, 0].mean((1, 2)), atol=0.01)
+    for mixup in (create("sage", prob=0), create("mixup", cutmix_alpha=1.0, switch_prob=0)):
+        calls.clear()
+        mixup(x, target)
+        assert calls == []
+
+
 def test_repr_says_what_mixes(spectral):
     text = repr(SageMixup(0.8, 1.0, prob=0.7, mode="elem", num_classes=7, saliency=spectral))
     assert text.startswith("SAGE(lam_max=0.6, search_fraction=1.0), alpha 0.8, with probability 0.7 per elem, ")
@@ -308,6 +329,7 @@ def test_repr_says_what_mixes(spectral):
         ({"cutmix_alpha": float("inf")}, ValueError, "`cutmix_alpha` must lie in"),
         ({"lam_max": 0}, ValueError, r"`lam_max` must lie in \(0, 1\], got 0"),
         ({"search_fraction": 0.0}, ValueError, "`search_fraction` must lie in"),
+        ({"label_weight": "area"}, ValueError, "`label_weight` must be one of mask, saliency, got 'area'"),
         ({"saliency": "grad"}, ValueError, "`saliency` must be one of"),
         ({"saliency": 3}, TypeError, "`saliency` must be a source's name or a callable, got int"),
     ],
