@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .methods import METHODS
+from .planner import LABEL_WEIGHTS
 from .saliency import DEFAULT_MODEL, DEFAULT_SOURCE, SOURCES
 
 # The flag of each Python argument that an error may name.
@@ -18,6 +19,7 @@ FLAGS = {
     "grid": "--saliency-grid",
     "floor": "--saliency-floor",
     "method": "--mixer",
+    "label_weight": "--mixer-label-weight",
 }
 
 
@@ -52,6 +54,9 @@ SALIENCY_FLAGS: dict[str, dict[str, Any]] = {
 METHOD_FLAGS: dict[str, dict[str, Any]] = {
     "--mixer": dict(choices=tuple(METHODS), metavar="NAME", help=", ".join(METHODS)),
     "--mixer-kwargs": dict(nargs="*", action=NamedValues, metavar="NAME=VALUE", help="the method's own settings"),
+    "--mixer-label-weight": dict(
+        choices=LABEL_WEIGHTS, help="labels by the method's mask, or by the saliency that is seen (default: mask)"
+    ),
 }
 
 

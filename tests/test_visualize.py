@@ -113,6 +113,18 @@ def test_the_report_can_be_left_out_and_follows_the_ratio(pictures, capsys):
         assert picture.format == "JPEG"
 
 
+def test_labels_by_saliency(pictures):
+    images, maps = torch.rand(3, 3, 24, 24), torch.rand(3, 1, 6, 6) ** 3
+    plans = [
+        command.make_plans(
+            command.build_parser().parse_args([str(pictures), "--mixer", "cutmix", *flags]), images, maps
+        )
+        for flags in ([], ["--mixer-label-weight", "saliency"])
+    ]
+    seen = plans[0]["cutmix"].retained(maps)
+    assert torch.allclose(plans[1]["cutmix"].lam, seen / seen.sum(1, keepdim=True))
+
+
 def test_page_escapes_names():
     images, maps = torch.rand(2, 3, 8, 8), torch.rand(2, 1, 8, 8)
     plan = sage(maps, torch.tensor([1, 0]), torch.tensor([0.5, 0.5]), (8, 8))
@@ -137,7 +149,7 @@ def test_shared_flags_reach_create_saliency():
 
 def test_errors_name_flags():
     assert in_flags("`checkpoint` must, got `other`") == "--saliency-checkpoint must, got `other`"
-    assert set(FLAGS.values()) == {*SALIENCY_FLAGS, "--mixer"}
+    assert set(FLAGS.values()) == {*SALIENCY_FLAGS, "--mixer", "--mixer-label-weight"}
 
 
 def test_the_command_names_its_own_flags(pictures):

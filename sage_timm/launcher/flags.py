@@ -5,7 +5,6 @@ from typing import Any
 
 from ..methods.sage import SAGE
 from ..options import FLAGS, METHOD_FLAGS, SALIENCY_FLAGS
-from ..planner import LABEL_WEIGHTS
 
 GROUP = "sage_timm"
 
@@ -20,7 +19,6 @@ ARGUMENTS = FLAGS | {
     "label_smoothing": "--smoothing",
     "num_classes": "--num-classes",
     "method_share": "--mixer-share",
-    "label_weight": "--mixer-label-weight",
     "lam_max": "--sage-lam-max",
     "search_fraction": "--sage-search-fraction",
     "save_mixed": "--save-mixed",
@@ -29,10 +27,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--sage": dict(action="store_true", help="mix by SAGE; --mixup is its Beta parameter, --cutmix keeps its share"),
     **METHOD_FLAGS,
     "--mixer-share": dict(type=float, metavar="S", help="plain Mixup makes 1 - S of the method's mixes (default: 1)"),
-    "--mixer-label-weight": dict(
-        choices=LABEL_WEIGHTS,
-        help="labels by the method's mask, or by the saliency that is seen (default: mask)",
-    ),
     "--save-mixed": dict(type=int, metavar="N", help="write the first N mixed batches as pictures, in OUTPUT/mixed"),
     **SALIENCY_FLAGS,
     "--sage-lam-max": dict(

@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--lam", type=float, default=0.5, help="the Beta draw of every image, in [0, 1] (default: 0.5)")
     parser.add_argument("--seed", type=int, default=0, help="seed of what the methods draw themselves (default: 0)")
     for flag, settings in METHOD_FLAGS.items():
-        parser.add_argument(flag, **{"nargs": "+"} | settings)
+        parser.add_argument(flag, **settings | ({"nargs": "+"} if flag == "--mixer" else {}))
     parser.add_argument("--sage-lam-max", type=float, default=0.6, metavar="A", help="SAGE's ratio is A x --lam (0.6)")
     for flag, settings in SALIENCY_FLAGS.items():
         frozen = {"choices": [name for name in SOURCES if name != "self"]} if flag == "--saliency" else {}
@@ -109,7 +109,8 @@ def make_plans(args: argparse.Namespace, images: torch.Tensor, saliency: torch.T
     for name in mixers:
         torch.manual_seed(args.seed)
         method = create_method(name, **({"lam_max": args.sage_lam_max} if name == "sage" else {}) | kwargs)
-        plans[name] = method(Batch(images, saliency, partner, lam, method.alpha, (1.0,) * images.shape[1]))
+        plan = method(Batch(images, saliency, partner, lam, method.alpha, (1.0,) * images.shape[1]))
+        plans[name] = plan.weighted_by(saliency) if args.mixer_label_weight == "saliency" else plan
     return plans
 
 

@@ -12,7 +12,7 @@ from timm.data import Mixup
 
 from sage_timm import MethodMixup, create_mixup, create_saliency
 from sage_timm.checks import check_count, check_number
-from sage_timm.methods import create_method
+from sage_timm.methods import METHODS, create_method
 from sage_timm.methods.sage import SAGE
 from sage_timm.plan import Batch
 from sage_timm.saliency import Saliency
@@ -23,7 +23,7 @@ MODEL_SOURCES = ("feature", "gradient")
 MAPS = ("oracle", "shuffled", "flat")
 SOURCES = (*MODEL_SOURCES, "self", "spectral", *MAPS)
 TURNS = ("", "+mixup", "+cutmix", "+mixup+cutmix")
-OTHERS = ("saliencymix", "puzzlemix", "comixup")
+OTHERS = tuple(name for name in METHODS if name not in ("sage", *TIMM))
 NAMES = ("none", *TIMM, *(f"{source}{turn}" for source in SOURCES for turn in TURNS), *OTHERS)
 LABELS = ("mask", "saliency", "halfway")
 
@@ -55,7 +55,7 @@ class Arm:
         if name in TIMM:
             known |= OF_LABELS | OF_SALIENCY | OF_AUXILIARY
         elif name in OTHERS:
-            known |= OF_SALIENCY | OF_AUXILIARY | {"map": str}
+            known |= OF_SALIENCY | OF_AUXILIARY | {"map": str} if METHODS[name].uses_saliency else {}
         elif name != "none":
             known |= OF_SALIENCY | OF_SAGE | (OF_AUXILIARY if name.split("+")[0] in MODEL_SOURCES else {})
         for key, _, value in (pair.partition("=") for pair in pairs):
@@ -81,7 +81,8 @@ class Arm:
     @property
     def source(self) -> str | None:
         """The saliency source, None for arms that use none."""
-        if self.name in OTHERS or (self.settings.get("label") == "saliency" and self.name in TIMM):
+        weighs = self.settings.get("label") == "saliency" and self.name in TIMM
+        if weighs or (self.name in OTHERS and METHODS[self.name].uses_saliency):
             return self.settings.get("map", "feature")
         source = self.name.split("+")[0]
         return source if source in SOURCES else None
