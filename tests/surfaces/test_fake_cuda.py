@@ -75,12 +75,13 @@ def call(method, saliency=None, device="cuda", batch=8, **settings):
     return mix, mixup
 
 
+@pytest.mark.parametrize("label_weight", ["mask", "saliency"])
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
 @pytest.mark.parametrize("method", ["sage", "mixup", "cutmix", "saliencymix", "resizemix"])
-def test_no_wrong_device_and_no_wait(method, mode):
+def test_no_wrong_device_and_no_wait(method, mode, label_weight):
     with FakeTensorMode():
         for _ in range(3):
-            _, mixup = call(method, "spectral", mode=mode, cutmix_alpha=1.0, batch=7)
+            _, mixup = call(method, "spectral", mode=mode, cutmix_alpha=1.0, batch=7, label_weight=label_weight)
             assert all(not host.is_cuda for _, host, _ in mixup.planner.checks._pending)
 
 
