@@ -17,9 +17,9 @@ from .methods.mixup import Mixup as BlendMixup
 from .methods.mixup import blend_plan
 from .methods.sage import SAGE
 from .plan import MixPlan
-from .planner import MAX_ALPHA, Planner
+from .planner import MAX_ALPHA, Planner, Surface
 from .rng import eager, generator_state, set_generator_state
-from .saliency import DEFAULT_SOURCE, Saliency, Source
+from .saliency import DEFAULT_SOURCE, Source
 
 MODES = ("batch", "pair", "elem")
 
@@ -41,7 +41,7 @@ class Draw:
     by_mixup: np.ndarray
 
 
-class MethodMixup(Mixup):
+class MethodMixup(Surface, Mixup):
     """Mix images and targets by a method, or by CutMix for its share, with the arguments and the call of timm's Mixup.
 
     Image i is mixed with image B - 1 - i, as in timm (Co-Mixup chooses for itself). Whether, how strongly and where to
@@ -127,24 +127,8 @@ class MethodMixup(Mixup):
         )
         self.multi_label = multi_label
         self.method_share = method_share
-        self.planner = Planner(
-            method,
-            saliency,
-            num_classes,
-            multi_label,
-            label_weight=label_weight,
-            with_cutmix=self.cutmix_alpha > 0 or cutmix_minmax is not None,
-        )
-
-    @property
-    def method(self) -> Method:
-        """The method that makes the plans."""
-        return self.planner.method
-
-    @property
-    def saliency(self) -> Saliency | None:
-        """The saliency source; None for methods that use none."""
-        return self.planner.source
+        weighs = {"label_weight": label_weight, "with_cutmix": self.cutmix_alpha > 0}
+        self.planner = Planner(method, saliency, num_classes, multi_label, **weighs)
 
     def __repr__(self) -> str:
         cutmix = f"min-max {self.cutmix_minmax}" if self.cutmix_minmax else f"alpha {self.cutmix_alpha:g}"

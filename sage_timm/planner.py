@@ -10,7 +10,7 @@ from .checks import ValueChecks, check_saliency, check_target
 from .methods import Method, Mixup
 from .plan import Batch, MixPlan
 from .rng import eager
-from .saliency import Source, resolve
+from .saliency import Saliency, Source, resolve
 
 LABEL_WEIGHTS = ("mask", "saliency")
 MAX_ALPHA = 1e6  # Beta(alpha, alpha) is 0.5 to three digits there
@@ -132,3 +132,19 @@ class Planner:
         """Warn where a batch of one image has no partner and stays as it is."""
         if len(images) == 1:
             warnings.warn("a batch of 1 image has no partner to mix with and stays as it is", stacklevel=3)
+
+
+class Surface:
+    """What has a planner shows its method and its saliency source."""
+
+    planner: Planner
+
+    @property
+    def method(self) -> Method:
+        """The method that makes the plans."""
+        return self.planner.method
+
+    @property
+    def saliency(self) -> Saliency | None:
+        """The saliency source; None where none is used."""
+        return self.planner.source

@@ -10,11 +10,11 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from .checks import check_count, check_number
-from .methods import Method, create_method
+from .methods import create_method
 from .plan import MixPlan
-from .planner import MAX_ALPHA, Planner
+from .planner import MAX_ALPHA, Planner, Surface
 from .rng import eager
-from .saliency import DEFAULT_SOURCE, Saliency, Source
+from .saliency import DEFAULT_SOURCE, Source
 
 REFUSED = (PIL.Image.Image, *(getattr(tv_tensors, n, ()) for n in ("BoundingBoxes", "Mask", "KeyPoints", "Video")))
 
@@ -55,7 +55,7 @@ def _outline(value: Any) -> str:
     return type(value).__name__
 
 
-class SageMix(v2.Transform):
+class SageMix(Surface, v2.Transform):
     """Mix a batch of images and its labels by SAGE or another method; stands wherever v2.MixUp and v2.CutMix stand.
 
     It takes batches, not single images: after the DataLoader, or in a collate_fn. There it runs in the workers on the
@@ -112,16 +112,6 @@ class SageMix(v2.Transform):
             own = "alpha, num_classes, labels_getter, saliency, method and label_weight"
             raise TypeError(f"{error}; SageMix has {own}") from error
         self.planner = Planner(made, saliency, self.num_classes, name="labels", label_weight=label_weight)
-
-    @property
-    def method(self) -> Method:
-        """The method that makes the plans."""
-        return self.planner.method
-
-    @property
-    def saliency(self) -> Saliency | None:
-        """The saliency source; None for methods that use none."""
-        return self.planner.source
 
     def extra_repr(self) -> str:
         """Say what mixes."""

@@ -56,6 +56,16 @@ class _ModelSaliency(Saliency):
             model.to(device)
         yield model
 
+    def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
+        """Compute the map of images [B, C, H, W] for class weights [B, N], in float32."""
+        pixels = self.model_input(images)
+        with self.model_on(images.device) as model, torch.enable_grad():
+            return self.map(model, pixels, target)
+
+    def map(self, model: nn.Module, pixels: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
+        """Compute a non-negative map [B, 1, h, w] from the model's own input, with gradients enabled."""
+        raise NotImplementedError
+
     def __repr__(self) -> str:
         size = f"{self.size[0]} x {self.size[1]} px" if self.size else "the images' own size"
         classes = getattr(self.auxiliary.model, "num_classes", None)
@@ -78,12 +88,10 @@ class Gradient(_ModelSaliency):
     def __init__(self, auxiliary: Auxiliary, size: int | None = None, blur: float = 1 / 32, **settings) -> None:
         super().__init__(auxiliary, size, blur=blur, **settings)
 
-    def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
+    def map(self, model: nn.Module, pixels: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
         """Compute |dL/dx|, averaged over channels."""
-        pixels = self.model_input(images)
-        with self.model_on(images.device) as model, torch.enable_grad():
-            loss = _loss(_run(model, pixels.requires_grad_()), target)
-            (gradient,) = torch.autograd.grad(loss, pixels)
+        loss = _loss(_run(model, pixels.requires_grad_()), target)
+        (gradient,) = torch.autograd.grad(loss, pixels)
         return gradient.abs().mean(1, keepdim=True)
 
 
@@ -111,18 +119,16 @@ class Feature(Gradient):
         super().__init__(auxiliary, size, blur=blur, floor=floor, **settings)
         self._stages: dict[tuple[int, ...], str | None] = {}
 
-    def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
+    def map(self, model: nn.Module, pixels: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
         """Compute the map at the stage's resolution."""
-        pixels = self.model_input(images)
         size = tuple(pixels.shape[-2:])
-        with self.model_on(images.device) as model, torch.enable_grad():
-            if size not in self._stages:
-                self._stages[size] = self._deepest_stage(model, pixels[:1])
-            stage = self._stages[size]
-            if stage is None:
-                return super().raw(images, target)
-            logits, feature = _run_from(stage, model, pixels)
-            (gradient,) = torch.autograd.grad(_loss(logits, target), feature)
+        if size not in self._stages:
+            self._stages[size] = self._deepest_stage(model, pixels[:1])
+        stage = self._stages[size]
+        if stage is None:
+            return super().map(model, pixels, target)
+        logits, feature = _run_from(stage, model, pixels)
+        (gradient,) = torch.autograd.grad(_loss(logits, target), feature)
         feature = feature.detach()
         usual = feature.flatten(2).median(2).values[..., None, None]
         return (gradient * (feature - usual)).abs().sum(1, keepdim=True)

@@ -1,7 +1,7 @@
 """Breaks of saliency sources and their models: (what, file, text, replacement, tests)."""
 
 MUTANTS = [
-    ('saliency of the mixed-up sign', 'sage_timm/saliency/model.py', 'loss = _loss(_run(model, pixels.requires_grad_()), target)\n            (gradient,) = torch.autograd.grad(loss, pixels)\n        return gradient.abs()', 'loss = _loss(_run(model, pixels.requires_grad_()), target)\n            (gradient,) = torch.autograd.grad(loss, pixels)\n        return gradient', 'tests/saliency/test_saliency.py'),
+    ('saliency of the mixed-up sign', 'sage_timm/saliency/model.py', 'loss = _loss(_run(model, pixels.requires_grad_()), target)\n        (gradient,) = torch.autograd.grad(loss, pixels)\n        return gradient.abs()', 'loss = _loss(_run(model, pixels.requires_grad_()), target)\n        (gradient,) = torch.autograd.grad(loss, pixels)\n        return gradient', 'tests/saliency/test_saliency.py'),
     ('true label ignored', 'sage_timm/saliency/model.py', 'if target is None or (target.ndim == 2 and target.shape[1] != logits.shape[1]):', 'if True:', 'tests/saliency/test_saliency.py'),
     ('blur does nothing', 'sage_timm/saliency/base.py', 'if self.blur:', 'if False:', 'tests/saliency/test_saliency.py'),
     ('grid does nothing', 'sage_timm/saliency/base.py', '(self.grid or side)', 'side', 'tests/saliency/test_saliency.py'),
@@ -16,7 +16,7 @@ MUTANTS = [
     ('size of fixed-size models ignored', 'sage_timm/saliency/auxiliary.py', 'size = built_for or config', 'size = config', 'tests/saliency/test_saliency.py'),
     ('random state consumed', 'sage_timm/saliency/auxiliary.py', 'with torch.random.fork_rng(devices=[]):', 'if True:', 'tests/saliency/test_auxiliary.py'),
     ('mask under autocast', 'sage_timm/saliency/base.py', 'torch.autocast(images.device.type, enabled=False)', 'contextlib.nullcontext()', 'tests/saliency/test_saliency.py'),
-    ("gradient saliency changes its model's weights", 'sage_timm/saliency/model.py', '            loss = _loss(_run(model, pixels.requires_grad_()), target)\n', '            loss = _loss(_run(model, pixels.requires_grad_()), target)\n            [p.data.add_(1e-3) for p in self.auxiliary.model.parameters()]\n', 'tests/saliency/test_saliency.py'),
+    ("gradient saliency changes its model's weights", 'sage_timm/saliency/model.py', '        loss = _loss(_run(model, pixels.requires_grad_()), target)\n', '        loss = _loss(_run(model, pixels.requires_grad_()), target)\n        [p.data.add_(1e-3) for p in self.auxiliary.model.parameters()]\n', 'tests/saliency/test_saliency.py'),
     ('downloaded weights are not loaded', 'sage_timm/saliency/auxiliary.py', 'create_model(name, pretrained=True, in_chans=in_chans,', 'create_model(name, pretrained=False, in_chans=in_chans,', 'tests/saliency/test_auxiliary.py'),
     ("the shallowest feature map, not the deepest", "sage_timm/saliency/model.py", "for stage in reversed(info if isinstance(info, list) else []):", "for stage in info if isinstance(info, list) else []:", "tests/saliency/test_saliency.py"),
     ("a feature without its usual value taken off", "sage_timm/saliency/model.py", "(gradient * (feature - usual))", "(gradient * feature)", "tests/saliency/test_saliency.py"),
