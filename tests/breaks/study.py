@@ -1,6 +1,8 @@
 """Breaks of the study: (what, file, text, replacement, tests)."""
 
-DATA, ARMS, MAIN, REPORT = (f"scripts/study/{name}.py" for name in ("data", "arms", "__main__", "report"))
+DATA, ARMS, TRAINING, MAIN, REPORT = (
+    f"scripts/study/{name}.py" for name in ("data", "arms", "training", "__main__", "report")
+)
 STUDY = "tests/scripts/test_study.py"
 
 MUTANTS = [
@@ -17,19 +19,19 @@ MUTANTS = [
     ("study: the lowest cells hold half of the mass", ARMS, "descending=True", "descending=False", STUDY),
     ("study: an arm's prob does nothing", ARMS, 'self.settings.get("prob", prob)', "prob", STUDY),
     ("study: settings of the maps do nothing", ARMS, "for key in OF_SALIENCY if key in self.settings", "for key in ()", STUDY),
-    ("study: the true mask is not augmented", MAIN, "self.truth.mask = both[:, -1:].float()", "self.truth.mask = self.mask[index].float()", STUDY),
-    ("study: calibration without the answers", MAIN, "confidence - right", "confidence", STUDY),
-    ("study: settings of the auxiliary do nothing", MAIN, "self.auxiliary(seed, *arm.auxiliary) if", "self.auxiliary(seed) if", STUDY),
-    ("study: time of the auxiliary model not counted", MAIN, "round(seconds + extra, 2)", "round(seconds, 2)", STUDY),
-    ("study: an auxiliary from the cache costs nothing", MAIN, 'seconds = kept["seconds"]', "seconds = 0.0", STUDY),
+    ("study: the true mask is not augmented", TRAINING, "self.truth.mask = both[:, -1:].float()", "self.truth.mask = self.mask[index].float()", STUDY),
+    ("study: calibration without the answers", TRAINING, "confidence - right", "confidence", STUDY),
+    ("study: settings of the auxiliary do nothing", TRAINING, "self.auxiliary(seed, *arm.auxiliary) if", "self.auxiliary(seed) if", STUDY),
+    ("study: time of the auxiliary model not counted", TRAINING, "round(seconds + extra, 2)", "round(seconds, 2)", STUDY),
+    ("study: an auxiliary from the cache costs nothing", TRAINING, 'seconds = kept["seconds"]', "seconds = 0.0", STUDY),
     ("study: runs of another recipe count as done", MAIN, 'run["recipe"] == study.recipe and', "", STUDY),
-    ("study: arms see images in another order", MAIN, "torch.randperm(len(self.images), generator=generator, device=self.device)", "torch.randperm(len(self.images))", STUDY),
-    ("study: weights at the start depend on the arm", MAIN, "random_seed(seed)\n        model = self.create_model(self.args.model)", "model = self.create_model(self.args.model)", STUDY),
-    ("study: --lr does nothing", MAIN, "model.parameters(), self.args.lr, momentum", "model.parameters(), 0.1, momentum", STUDY),
+    ("study: arms see images in another order", TRAINING, "torch.randperm(len(self.images), generator=generator, device=self.device)", "torch.randperm(len(self.images))", STUDY),
+    ("study: weights at the start depend on the arm", TRAINING, "random_seed(seed)\n        model = self.create_model(self.args.model)", "model = self.create_model(self.args.model)", STUDY),
+    ("study: --lr does nothing", TRAINING, "model.parameters(), self.args.lr, momentum", "model.parameters(), 0.1, momentum", STUDY),
     ("study: seeds not paired", REPORT, 'other[seed]["accuracy"] for seed in arm', 'other[min(other)]["accuracy"] for seed in arm', STUDY),
     ("study: gains over no mixing", REPORT, "baseline = arms.get(best_baseline(arms), {})", 'baseline = arms.get("none", {})', STUDY),
     ("study: any difference counts", REPORT, "2 * error else text", "0 * error else text", STUDY),
-    ("study: digits are mirrored", MAIN, "return cropped if self.args.no_flip else", "return", STUDY),
+    ("study: digits are mirrored", TRAINING, "return cropped if self.args.no_flip else", "return", STUDY),
     ("study: the sentence calls any difference one", REPORT, "if abs(value) <= 2 * error:", "if False:", STUDY),
     ("study: the sentence always says better", REPORT, "'better' if value > 0 else 'worse'", "'better'", STUDY),
     ("study: cut-off lines are written on", REPORT, 'text != b"" and not text.endswith(b"\\n")', "False", STUDY),

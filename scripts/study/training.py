@@ -1,0 +1,211 @@
+"""The training of the study: a data set and a recipe; one arm, one seed, one record."""
+
+import argparse
+import hashlib
+import json
+import statistics
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from timm.loss import SoftTargetCrossEntropy
+from timm.models.resnet import BasicBlock, ResNet
+from timm.utils import random_seed
+from tqdm import tqdm
+
+from sage_timm.tensors import gaussian_blur
+from scripts.bench.measure import machine
+
+from .arms import Arm, Truth, look
+from .data import load_splits
+
+LAST = 3  # epochs whose mean test result counts
+RECIPE = ("model", "epochs", "auxiliary_epochs", "batch_size", "lr", "prob", "train_images", "part", "held_out")
+RECIPE += ("train_split", "test_split", "object_share", "precision")
+BLUR, NOISE = 1 / 48, 0.1  # of the test images: standard deviations, as a share of the side and of the range of values
+
+
+class Study:
+    """A data set and a recipe, on a device; `run` trains one arm with one seed."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.device = args, torch.device(args.device)
+        self.cuda = self.device.type == "cuda"
+        self.recipe = {"data": Path(args.data_dir).resolve().name} | {key: getattr(args, key) for key in RECIPE}
+        self.recipe |= {"frame": args.frame if args.object_share else None, "device": self.device.type}
+        self.recipe |= {"flip": False} if args.no_flip else {}
+        train, test, self.num_classes = load_splits(args, self.device)
+        self.images, self.target, self.mask = train.images, train.target, train.mask
+        self.test_images, self.test_target = test.images, test.target
+        pixels = self.images.float() / 255
+        self.mean, self.std = (f(pixels, (0, 2, 3)).view(1, -1, 1, 1) for f in (torch.mean, torch.std))
+        self.truth, self.auxiliaries = Truth(), {}
+        self.small = {"resnet18": "narrow", "wide": "pooled"}.get(args.model, args.model)
+        print(f"{len(self.images)} training and {len(self.test_images)} test images of {self.num_classes} classes")
+
+    def clock(self) -> float:
+        """Seconds: wall clock on a GPU; on a CPU those of this process, whatever else the machine does."""
+        if self.cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter() if self.cuda else time.process_time()
+
+    def create_model(self, name: str) -> ResNet:
+        """Create 'resnet18' with a 3x3 stem, or a ResNet-10 with a stem of stride 2: 'narrow', 'pooled' or 'wide'.
+
+        'narrow' has 16 to 128 channels; 'pooled' also halves the stem's output, as ResNets do, which suits images of
+        48 pixels and more; 'wide' is 'pooled' with 32 to 256 channels.
+        """
+        depth, width, stride = {"resnet18": (2, 64, 1), "wide": (1, 32, 2)}.get(name, (1, 16, 2))
+        channels = tuple(width * 2**stage for stage in range(4))
+        model = ResNet(
+            BasicBlock, [depth] * 4, self.num_classes, stem_type="deep", stem_width=width // 2, channels=channels
+        )
+        model.conv1 = torch.nn.Conv2d(self.images.shape[1], width, 3, stride, 1, bias=False)
+        model.maxpool = torch.nn.MaxPool2d(3, 2, 1) if name in ("pooled", "wide") else torch.nn.Identity()
+        return model.to(self.device, memory_format=torch.channels_last)
+
+    def forward(self, model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+        """Compute the logits of normalised images, at the study's precision."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.args.precision == "bf16"):
+            return model(images.contiguous(memory_format=torch.channels_last)).float()
+
+    def normalized(self, images: torch.Tensor) -> torch.Tensor:
+        return (images.float() / 255 - self.mean) / self.std
+
+    def augmented(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Crop each image [B, C, H, W] at random after padding by 4 black pixels; flip every other but by --no-flip."""
+        count, (height, width) = len(images), images.shape[-2:]
+        y, x, flip = (torch.randint(high, (count,), generator=generator, device=self.device) for high in (9, 9, 2))
+        windows = F.pad(images, (4, 4, 4, 4)).unfold(2, height, 1).unfold(3, width, 1)
+        cropped = windows[torch.arange(count, device=self.device), :, y, x]
+        return cropped if self.args.no_flip else torch.where(flip.view(-1, 1, 1, 1) > 0, cropped.flip(3), cropped)
+
+    def batch(self, index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Return training images, augmented and normalised, and keep their true masks, augmented alike."""
+        if self.mask is None:
+            return self.normalized(self.augmented(self.images[index], generator))
+        both = self.augmented(torch.cat([self.images[index], self.mask[index]], 1), generator)
+        self.truth.mask = both[:, -1:].float()
+        return self.normalized(both[:, :-1])
+
+    def train(self, model, epochs: int, seed: int, mix=None, name: str = "") -> tuple[float, list]:
+        """Train a model; return the seconds it took and its checks [epoch, seconds, what `test` measures].
+
+        The order of the images and their augmentation depend on the seed alone, not on what is mixed. A progress bar
+        over the epochs carries the `name`, on a terminal.
+        """
+        batch, steps = self.args.batch_size, len(self.images) // self.args.batch_size
+        optimizer = torch.optim.SGD(model.parameters(), self.args.lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.args.lr, epochs=epochs, steps_per_epoch=steps)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        criterion, seconds, checks = SoftTargetCrossEntropy(), 0.0, []
+        for epoch in tqdm(range(1, epochs + 1), name, unit="epoch", leave=False, disable=None):
+            start = self.clock()
+            model.train()
+            order = torch.randperm(len(self.images), generator=generator, device=self.device)
+            for index in order[: steps * batch].view(steps, batch):
+                images, target = self.batch(index, generator), self.target[index]
+                images, target = mix(images, target) if mix else (images, F.one_hot(target, self.num_classes).float())
+                loss = criterion(self.forward(model, images), target)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+            seconds += self.clock() - start
+            if epoch > epochs - LAST:
+                checks.append([epoch, round(seconds, 2), self.test(model)])
+        return seconds, checks
+
+    @torch.inference_mode()
+    def test(self, model, change=None) -> dict[str, float]:
+        """Measure accuracy in %, negative log likelihood and expected calibration error in % (15 bins).
+
+        Args:
+            model: to be tested; left in eval mode.
+            change: applied to images in [0, 1] first.
+        """
+        model.eval()
+        logits = []
+        for images in self.test_images.split(250):
+            images = images if change is None else change(images.float() / 255).clamp(0, 1) * 255
+            logits.append(self.forward(model, self.normalized(images)))
+        logits = torch.cat(logits)
+        confidence, answer = logits.softmax(1).max(1)
+        right = (answer == self.test_target).float()
+        bins = (confidence * 15).long().clamp_max(14)
+        gap = torch.zeros(15, device=self.device).index_add(0, bins, confidence - right).abs().sum()
+        likelihood = F.cross_entropy(logits, self.test_target)
+        values = {"accuracy": 100 * right.mean(), "nll": likelihood, "ece": 100 * gap / len(right)}
+        return {name: round(value.item(), 4) for name, value in values.items()}
+
+    def robustness(self, model) -> dict[str, float]:
+        """Measure the accuracy in % on blurred and on noisy test images, the same ones for every model."""
+        generator = torch.Generator(self.device).manual_seed(0)
+
+        def noisy(pixels):
+            return pixels + NOISE * torch.randn(pixels.shape, generator=generator, device=self.device)
+
+        def blurred(pixels):
+            return gaussian_blur(pixels.flatten(0, 1)[:, None], BLUR * pixels.shape[-1]).view(pixels.shape)
+
+        changes = {"blurred": blurred, "noisy": noisy}
+        return {name: self.test(model, change)["accuracy"] for name, change in changes.items()}
+
+    def auxiliary(self, seed: int, mix: str = "none", epochs: int | None = None) -> tuple[torch.nn.Module, float]:
+        """Train the small model that saliency comes from, once per seed, on the training images of the study.
+
+        Args:
+            seed: of the run.
+            mix: which of timm's arms it is trained with, on every other batch.
+            epochs: None for the recipe's.
+
+        Returns:
+            The model and the seconds that its training took; with --cache DIR from there, where they stand.
+        """
+        epochs = epochs or self.args.auxiliary_epochs
+        key = seed, mix, epochs
+        if key in self.auxiliaries:
+            return self.auxiliaries[key]
+        random_seed(seed + 1000)
+        model = self.create_model(self.small)
+        recipe = {name: value for name, value in self.recipe.items() if name not in ("epochs", "prob")}
+        digest = hashlib.sha256(json.dumps([recipe, key]).encode()).hexdigest()[:16]
+        file = self.args.cache and self.args.cache / f"auxiliary-{digest}.pt"
+        if file and file.exists():
+            kept = torch.load(file, map_location=self.device, weights_only=True)
+            model.load_state_dict(kept["model"])
+            seconds = kept["seconds"]
+        else:
+            mixer = Arm.parse(mix).create(self.num_classes, 0.5, None, None, None)
+            seconds, checks = self.train(model, epochs, seed + 1000, mixer, f"auxiliary model, seed {seed}")
+            print(f"auxiliary model, seed {seed}: {checks[-1][2]['accuracy']:.2f} %, {seconds:.0f} s", flush=True)
+            if file:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                torch.save({"model": model.state_dict(), "seconds": seconds}, file.with_suffix(f".{seed}.tmp"))
+                file.with_suffix(f".{seed}.tmp").replace(file)
+        self.auxiliaries[key] = model, seconds
+        return self.auxiliaries[key]
+
+    def run(self, text: str, seed: int) -> dict:
+        """Train one arm with one seed and return its record."""
+        arm = Arm.parse(text)
+        epochs = arm.settings.get("epochs", self.args.epochs)
+        frozen, extra = self.auxiliary(seed, *arm.auxiliary) if arm.auxiliary else (None, 0.0)
+        random_seed(seed)
+        model = self.create_model(self.args.model)
+        mix = arm.create(self.num_classes, self.args.prob, model, lambda: frozen, self.truth)
+        seconds, checks = self.train(model, epochs, seed, mix, f"{text}, seed {seed}")
+        record = {"arm": text, "seed": seed, "recipe": self.recipe, "machine": machine(self.device)}
+        for name in ("accuracy", "nll", "ece"):
+            record[name] = round(statistics.mean(tested[name] for *_, tested in checks), 4)
+        print(f"{text}, seed {seed}: {record['accuracy']:.2f} %, {seconds + extra:.0f} s", flush=True)
+        record |= self.robustness(model) | {"seconds": round(seconds + extra, 2), "auxiliary_seconds": round(extra, 2)}
+        return record | self.look(mix)
+
+    def look(self, mix) -> dict:
+        """Measure the maps and plans of up to 256 training images, always the same (see `look`)."""
+        index = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(0))[:256].to(self.device)
+        self.truth.mask = None if self.mask is None else self.mask[index].float()
+        target = F.one_hot(self.target[index], self.num_classes).float()
+        return look(mix, self.normalized(self.images[index]), target, self.truth.mask)
