@@ -131,20 +131,32 @@ class ValueChecks:
 
         self._submit(extremes, act)
 
-    def scale(self, images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Warn where images are far out of [0, 1] once their normalisation by `mean` and `std` is undone."""
+    def scale(self, images: torch.Tensor, mean: Sequence[float], std: Sequence[float], assumed: bool) -> None:
+        """Warn where images are not in [0, 1] once their normalisation by `mean` and `std` is undone.
+
+        Values given by the user are doubted only where images are far out; `assumed` ones, the saliency model's own,
+        where many values lie outside or none near 0.
+        """
 
         def act(found: torch.Tensor) -> None:
-            pixel, value = found.tolist()
-            if pixel > FAR_OUT:
-                warnings.warn(
-                    f"images must be in [0, 1], then normalised by mean {mean} and std {std}, for their saliency; got "
-                    f"values up to {value:.3g}; scale them, or give create_saliency their own `mean` and `std`",
-                    stacklevel=2,
+            lowest, far, outside, largest = found.tolist()
+            if far > FAR_OUT:
+                said = f"got values up to {largest:.3g}; scale them, or give create_saliency their own `mean` and `std`"
+            elif assumed and (outside > 0.05 or lowest > 0.3):
+                said = (
+                    "these values of the saliency model do not fit; give create_saliency the images' `mean` and `std`"
                 )
+            else:
+                return
+            warnings.warn(
+                f"images must be in [0, 1], then normalised by mean {tuple(mean)} and std {tuple(std)}, for their "
+                f"saliency; {said}",
+                stacklevel=2,
+            )
 
         pixels = images * per_channel(std, images) + per_channel(mean, images)
-        self._submit(torch.stack([pixels.abs().amax(), images.abs().amax()]), act)
+        outside = ((pixels - 0.5).abs() > 0.55).float().mean()
+        self._submit(torch.stack([pixels.amin(), pixels.abs().amax(), outside, images.abs().amax()]), act)
 
     def saliency(self, maps: torch.Tensor, counted: torch.Tensor) -> None:
         """Warn, once, where maps [B, 1, h, w] differ from what they count as, or where that is 0 everywhere."""

@@ -92,7 +92,7 @@ class Planner:
             return None
         if normalized and self.source.statistics and not self._scale_checked:
             self._scale_checked = True
-            self.checks.scale(images, *self.source.statistics)
+            self.checks.scale(images.float(), *self.source.statistics, assumed=self.source.mean is None)
         saliency = self.source(images if normalized else self.source.normalized(images), weights)
         check_saliency(saliency, images)
         found = saliency.float()

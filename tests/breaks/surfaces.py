@@ -1,13 +1,16 @@
 """Breaks of the surfaces, the planner and the checks: (what, file, text, replacement, tests)."""
 
 MUTANTS = [
+    ("images that the model's own statistics do not fit are not said", 'sage_timm/checks.py', 'outside > 0.05 or lowest > 0.3', 'False', 'tests/surfaces/test_mixup.py'),
+    ('unnormalised images are not said', 'sage_timm/checks.py', 'outside > 0.05 or lowest > 0.3', 'outside > 0.05', 'tests/surfaces/test_mixup.py'),
+    ('statistics that were given are doubted', 'sage_timm/planner.py', 'assumed=self.source.mean is None', 'assumed=True', 'tests/surfaces/test_mixup.py'),
     ("labels by saliency: CutMix's share left out", 'sage_timm/mixup.py', 'self.planner.weighted(box_plan(on_device(draw.box), partner, lam, size), saliency)', 'box_plan(on_device(draw.box), partner, lam, size)', 'tests/surfaces/test_contract.py'),
     ("labels by saliency: the method's left out", 'sage_timm/planner.py', 'return self.weighted(self.method(batch), saliency)', 'return self.method(batch)', 'tests/surfaces/test_contract.py'),
     ('labels by saliency: maps for plain Mixup, too', 'sage_timm/mixup.py', 'draw.by_cutmix if isinstance(self.method, BlendMixup) else draw.by_method | draw.by_cutmix', 'draw.by_method | draw.by_cutmix', 'tests/surfaces/test_mixup.py'),
     ('labels by saliency: not divided by the sum', 'sage_timm/plan.py', 'seen / total.clamp_min(1e-6)', 'seen', 'tests/test_plan.py'),
     ('labels by saliency: unseen ones lose their weights', 'sage_timm/plan.py', 'torch.where(total > 1e-6, seen / total.clamp_min(1e-6), self.lam)', 'seen / total.clamp_min(1e-6)', 'tests/test_plan.py'),
-    ('scale of the images not looked at', 'sage_timm/checks.py', 'if pixel > FAR_OUT:', 'if pixel > 1e9:', 'tests/surfaces/test_mixup.py'),
-    ('scale of the images without their statistics', 'sage_timm/checks.py', 'torch.stack([pixels.abs()', 'torch.stack([images.abs()', 'tests/surfaces/test_mixup.py'),
+    ('scale of the images not looked at', 'sage_timm/checks.py', 'if far > FAR_OUT:', 'if far > 1e9:', 'tests/surfaces/test_mixup.py'),
+    ('scale of the images without their statistics', 'sage_timm/checks.py', 'pixels.amin(), pixels.abs()', 'pixels.amin(), images.abs()', 'tests/surfaces/test_mixup.py'),
     ('CutMix box one pixel off', 'sage_timm/methods/boxes.py', '(y < bottom)', '(y <= bottom)', 'tests/surfaces/test_mixup.py'),
     ('lam_max does nothing', 'sage_timm/methods/sage.py', 'self.lam_max * batch.lam', 'batch.lam', 'tests/surfaces/test_mixup.py'),
     ('search_fraction does nothing', 'sage_timm/methods/sage.py', 'search_fraction=self.search_fraction)', 'search_fraction=1.0)', 'tests/surfaces/test_mixup.py'),

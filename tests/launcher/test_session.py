@@ -48,7 +48,8 @@ def test_one_number_serves_as_statistics():
 
 def test_unknown_statistics_are_said_to_be_assumed(checkpoint, capsys):
     mixup = SessionMixup(Session(Settings(SAGE(), source={"checkpoint": checkpoint})), num_classes=3)
-    mixup(*batch())
+    images, target = batch()
+    mixup(2 * images - 1, target)
     assert "on cpu, assumed to be normalised as for the saliency model" in capsys.readouterr().err
 
 

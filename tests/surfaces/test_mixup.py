@@ -199,6 +199,7 @@ def test_surroundings_do_not_matter(context, name, tiny_model):
     source = create_saliency(name, **({} if name == "spectral" else {"model": tiny_model}))
     mixup = SageMixup(num_classes=5, mode="elem", saliency=source)
     x, target = batch(height=32, width=32, classes=5)
+    x = x.clamp(-1, 1)
     seeded()
     expected = mixup(x, target)
     with context():
@@ -279,6 +280,19 @@ def test_images_that_are_not_scaled_are_said_once():
     SageMixup(num_classes=7, saliency=source)(x, target)
     source.normalized_with((0.0,) * 3, (1 / 255,) * 3)
     SageMixup(num_classes=7, saliency=source)(255 * torch.rand_like(x), target)
+
+
+def test_statistics_that_are_assumed_and_do_not_fit_are_said(tiny_model):
+    """Photographs' values, dark ones among them: right as the model's, as ImageNet's, or not normalised at all."""
+    pixels, (_, target) = torch.rand(8, 3, 32, 32), batch()
+    imagenet = (pixels - 0.45) / 0.225
+    for images in (imagenet, pixels):
+        with pytest.warns(UserWarning, match=r"mean \(0.5, .* of the saliency model do not fit; give create_saliency"):
+            SageMixup(num_classes=7, saliency=create_saliency("gradient", model=tiny_model))(images, target)
+    SageMixup(num_classes=7, saliency=create_saliency("gradient", model=tiny_model))(2 * pixels - 1, target)
+    told = create_saliency("gradient", model=tiny_model, mean=(0.45,) * 3, std=(0.225,) * 3)
+    SageMixup(num_classes=7, saliency=told)(imagenet, target)
+    SageMixup(num_classes=7, saliency=told)(torch.randn(8, 3, 32, 32), target)
 
 
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])

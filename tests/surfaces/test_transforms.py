@@ -219,7 +219,7 @@ def test_in_a_collate_fn_of_workers(start, method):
 
 def test_a_cuda_model_in_a_worker_is_refused_with_the_way_out(tiny_model, monkeypatch):
     mix = SageMix(num_classes=5, saliency=create_saliency("gradient", model=tiny_model))
-    images, labels = torch.rand(4, 3, 16, 16), torch.arange(4)
+    images, labels = 2 * torch.rand(4, 3, 16, 16) - 1, torch.arange(4)
     monkeypatch.setattr(torch.utils.data, "get_worker_info", lambda: object())
     mix(images, labels)  # on the CPU it works, if slowly
 
