@@ -53,7 +53,7 @@ def check_span(name: str, value: Any) -> None:
 def check_library(module: str, user: str, package: str, extra: str) -> None:
     """Raise ImportError where a module of an extra is missing."""
     if importlib.util.find_spec(module) is None:
-        raise ImportError(f'{user} needs {package}, which is not installed; pip install "sage-timm[{extra}]"')
+        raise ImportError(f'{user} needs {package}, which is not installed; pip install ".[{extra}]" in a checkout')
 
 
 def check_images(images: torch.Tensor) -> None:

@@ -16,7 +16,7 @@ def main():
         try:
             mixed, weights = sage_timm.create_mixup(method, num_classes=4, saliency="spectral")(images, target)
         except ImportError as error:
-            if 'pip install "sage-timm[methods]"' not in str(error):
+            if 'pip install ".[methods]"' not in str(error):
                 raise
             continue
         if mixed.shape != images.shape or not torch.allclose(weights.sum(1), torch.ones(4)):

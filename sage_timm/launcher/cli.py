@@ -4,16 +4,19 @@ import argparse
 import contextlib
 import os
 import sys
+import traceback
 import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .console import refuse, refusing, say
+from .console import in_flags, refuse, refusing, say, say_error
 from .flags import add_flags, flag
 from .patches import flags_on_parsers, installed
 from .session import Session
 from .settings import read_settings
+
+PACKAGE = Path(__file__).resolve().parent.parent
 
 USAGE = """usage: python -m sage_timm SCRIPT [ARGS ...] --sage [--saliency ...]
        python -m sage_timm SCRIPT [ARGS ...] --mixer NAME [...]
@@ -54,14 +57,19 @@ class Launch(contextlib.ExitStack):
         super().__init__()
         self.given = given
         self.session: Session | None = None
+        self.noted = False
 
     def read(self, args: dict[str, Any]) -> None:
         """Start the session, or change its settings by what the script parsed; may change the script's --mixup."""
         with refusing():
             settings = read_settings(self.given, args)
         if settings is None:
-            if args:
-                self.note_unused()
+            # A script that is still to read its config file may parse again.
+            if args and not args.get("config"):
+                self.refuse_unused()
+                if not self.noted:
+                    say("neither --sage nor --mixer was given: the script runs as it is")
+                    self.noted = True
             return
         if self.session is None:
             self.session = Session(settings)
@@ -73,16 +81,16 @@ class Launch(contextlib.ExitStack):
     def finish(self) -> None:
         """Exit with one line where a mixer was asked for and the script never built a Mixup."""
         if self.session is None:
-            self.note_unused()
+            self.refuse_unused()
         elif self.session.mixup is None:
             asked = self.session.settings.asked
             refuse(f"{asked} was given, but the script never built timm's Mixup; nothing was mixed")
 
-    def note_unused(self) -> None:
-        """Say, once, which flags do nothing because no mixer was asked for."""
+    def refuse_unused(self) -> None:
+        """Exit with one line where flags would do nothing because no mixer was asked for."""
         if self.given:
-            say(f"{', '.join(map(flag, self.given))} has no effect without --sage or --mixer")
-            self.given = {}
+            flags = ", ".join(map(flag, self.given))
+            refuse(f"{flags} must stand beside --sage or --mixer, which say what mixes; got neither")
 
 
 def _run_as_main(script: str, argv: list[str]) -> None:
@@ -99,9 +107,20 @@ def _run_as_main(script: str, argv: list[str]) -> None:
         sys.argv, sys.path[:], sys.modules["__main__"] = before
 
 
+def _is_raised_here(error: BaseException) -> bool:
+    """Tell whether sage_timm raised an error about what it was given, by a statement of its own."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return (
+        isinstance(error, (RuntimeError, TypeError, ValueError))
+        and bool(frames)
+        and Path(frames[-1].filename).is_relative_to(PACKAGE)
+        and str(frames[-1].line).startswith("raise ")
+    )
+
+
 @contextlib.contextmanager
 def _tracebacks_from(script: str) -> Iterator[None]:
-    """Start the traceback of an uncaught error at the script's own frames.
+    """Start the traceback of an uncaught error at the script's own frames; say one that sage_timm raised in one line.
 
     Python calls the hook when all else has ended, so after an error it is the hook itself that puts back the former.
     """
@@ -109,6 +128,9 @@ def _tracebacks_from(script: str) -> Iterator[None]:
 
     def report(kind, error, trace) -> None:
         sys.excepthook = former
+        if _is_raised_here(error):
+            say_error(in_flags(str(error)))
+            return
         inner = trace
         while inner is not None and inner.tb_frame.f_code.co_filename != script:
             inner = inner.tb_next

@@ -20,9 +20,14 @@ def say(message: str) -> None:
         print(f"sage_timm: {message}", file=sys.stderr, flush=True)
 
 
+def say_error(message: str) -> None:
+    """Print an error as one line, from any rank."""
+    print(f"sage_timm: error: {message}", file=sys.stderr, flush=True)
+
+
 def refuse(message: str) -> NoReturn:
     """End the run with one line and exit code 2."""
-    print(f"sage_timm: error: {message}", file=sys.stderr, flush=True)
+    say_error(message)
     sys.exit(2)
 
 

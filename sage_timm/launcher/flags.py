@@ -18,6 +18,8 @@ ARGUMENTS = FLAGS | {
     "mode": "--mixup-mode",
     "label_smoothing": "--smoothing",
     "num_classes": "--num-classes",
+    "mean": "--mean",
+    "std": "--std",
     "method_share": "--mixer-share",
     "lam_max": "--sage-lam-max",
     "search_fraction": "--sage-search-fraction",

@@ -52,6 +52,15 @@ class Monitor:
             )
 
 
+def unused(folder: Path) -> Path:
+    """Return the folder, or where there are pictures of another run, the first of FOLDER-2, FOLDER-3 ... without."""
+    number, free = 1, folder
+    while any(free.glob("*.png")):
+        number += 1
+        free = folder.with_name(f"{folder.name}-{number}")
+    return free
+
+
 def save_picture(
     path: Path,
     images: torch.Tensor,

@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ from ..mixup import MethodMixup
 from ..plan import MixPlan
 from ..saliency import Saliency, create_saliency
 from .console import is_first_rank, say
-from .monitor import Monitor, save_picture
+from .monitor import Monitor, save_picture, unused
 from .settings import Settings
 
 
@@ -27,6 +28,7 @@ class Session:
         source: the saliency source, once a mixer needed it.
         monitor: counts the run's batches.
         mixup: the mixer built last; None where the script never built one.
+        folder: where pictures of mixed batches go, once there are any.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -36,6 +38,7 @@ class Session:
         self.source: Saliency | None = None
         self.monitor = Monitor(settings.asked)
         self.mixup: SessionMixup | None = None
+        self.folder: Path | None = None
 
     def saliency(self) -> Saliency | None:
         """Return the run's saliency source, created once; None for a method that uses none.
@@ -80,7 +83,8 @@ class Session:
             size = " x ".join(map(str, images.shape))
             say(f"first batch {size}, {images.dtype} on {images.device}{self._normalisation()}")
         if plan is not None and self.monitor.mixed <= self.settings.save_mixed and is_first_rank():
-            path = self.settings.folder / f"mixed-{self.monitor.mixed:03d}.png"
+            self.folder = self.folder or unused(self.settings.folder)
+            path = self.folder / f"mixed-{self.monitor.mixed:03d}.png"
             try:
                 save_picture(path, images, target, plan, self.statistics)
                 say(f"{path}: a mixed batch, each image with its labels and their weights")

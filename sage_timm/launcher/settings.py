@@ -114,7 +114,9 @@ def read_settings(given: Mapping[str, Any], args: Mapping[str, Any]) -> Settings
         source=source,
         in_chans=args.get("in_chans") or (input_size[0] if isinstance(input_size, (list, tuple)) else 3),
         save_mixed=save_mixed,
-        folder=Path(str(args.get("output") or args.get("output_dir") or "."), "mixed"),
+        folder=Path(
+            str(args.get("output") or args.get("output_dir") or "."), str(args.get("experiment") or ""), "mixed"
+        ),
         notes=tuple(notes),
     )
 

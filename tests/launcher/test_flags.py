@@ -145,6 +145,11 @@ def test_scripts_whose_mixup_flag_is_no_number(kind, run):
     assert "sage_timm: SAGE" in run(SCRIPTS / "odd_flags.py", kind, "--sage", "--saliency", "spectral")
 
 
-def test_saliency_flags_without_sage_are_not_silent(train):
-    err = train("--saliency", "spectral", "--mixup", "1.0")
-    assert err.count("sage_timm: --saliency has no effect without --sage") == 1
+def test_saliency_flags_without_sage_are_refused(train, refusal):
+    line = refusal(train, "--saliency", "spectral", "--save-mixed", "1", "--mixup", "1.0")
+    assert line.startswith("sage_timm: error: --saliency, --save-mixed must stand beside --sage or --mixer")
+
+
+def test_a_run_without_a_mixer_says_so(train, losses):
+    err = train("--mixup", "1.0")
+    assert err.count("sage_timm: neither --sage nor --mixer was given: the script runs as it is") == 1 and losses

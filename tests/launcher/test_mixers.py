@@ -77,4 +77,4 @@ def test_unfit_mixer_flags_are_refused_in_one_line(flags, message, train, refusa
 def test_without_its_library_puzzlemix_is_refused_before_the_script_starts(train, refusal, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     line = refusal(train, "--mixup", "1.0", "--mixer", "puzzlemix", "--saliency", "spectral")
-    assert 'PuzzleMix needs PyMaxflow, which is not installed; pip install "sage-timm[methods]"' in line
+    assert 'PuzzleMix needs PyMaxflow, which is not installed; pip install ".[methods]" in a checkout' in line

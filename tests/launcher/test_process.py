@@ -4,7 +4,7 @@ import textwrap
 
 import pytest
 import torch
-from launcher.tools import MODEL, SCRIPTS, TRAIN, python
+from launcher.tools import MODEL, RUN, SCRIPTS, TRAIN, python
 
 pytestmark = pytest.mark.slow
 
@@ -19,6 +19,14 @@ def test_exit_codes_tracebacks_and_main_are_the_scripts_own(how, tmp_path):
     assert direct.returncode == launched.returncode == {"exit": 7, "fail": 1}[how]
     assert launched.stdout.splitlines() == direct.stdout.splitlines()
     assert launched.stderr.replace(str(tmp_path) + "/", "") == direct.stderr.replace(str(tmp_path) + "/", "")
+
+
+def test_an_error_of_ours_is_one_line_in_terms_of_flags(image_folder, tmp_path):
+    flags = ("--mixup", "1.0", "--sage", "--saliency", "spectral", "--num-classes", "2", "--output", str(tmp_path))
+    result = python("-m", "sage_timm", TRAIN, "--data-dir", image_folder, *RUN, *flags, cwd=tmp_path)
+    ours = [line for line in result.stderr.splitlines() if "error" in line.lower()]
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert ours == ["sage_timm: error: `target` must hold labels in [0, 1], got 2; check --num-classes"]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +101,7 @@ def test_two_ranks_train_one_model_on_different_mixes(image_folder, tmp_path, ch
     assert result.returncode == 0, result.stderr[-3000:]
     for words in ("sage_timm: SAGE", "sage_timm: first batch", "a mixed batch, each image"):
         assert result.stderr.count(words) == 1, words
-    assert [path.name for path in (tmp_path / "mixed").iterdir()] == ["mixed-001.png"]
+    assert [path.name for path in (tmp_path / "run" / "mixed").iterdir()] == ["mixed-001.png"]
     first, second = (torch.load(tmp_path / f"rank{rank}.pth") for rank in (0, 1))
     assert all(torch.equal(first["model"][key], second["model"][key]) for key in first["model"] if "running" not in key)
     assert len(first["drawn"]) == len(second["drawn"]) == 6 and not set(first["drawn"]) & set(second["drawn"])

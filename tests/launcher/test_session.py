@@ -53,6 +53,16 @@ def test_unknown_statistics_are_said_to_be_assumed(checkpoint, capsys):
     assert "on cpu, assumed to be normalised as for the saliency model" in capsys.readouterr().err
 
 
+def test_pictures_of_another_run_stay(tmp_path):
+    for _ in range(3):
+        session = Session(Settings(SAGE(), saliency="spectral", save_mixed=1, folder=tmp_path / "mixed"))
+        mixup = SessionMixup(session, num_classes=3)
+        mixup(*batch())
+        mixup(*batch())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mixed", "mixed-2", "mixed-3"]
+    assert all(len(list(folder.iterdir())) == 1 for folder in tmp_path.iterdir())
+
+
 def test_the_std_reaches_puzzlemix(monkeypatch):
     seen, make = [], PuzzleMix.__call__
     monkeypatch.setattr(PuzzleMix, "__call__", lambda self, batch: seen.append(batch.std) or make(self, batch))

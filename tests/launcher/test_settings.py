@@ -33,6 +33,7 @@ def test_everything_is_read(tmp_path):
         "mixer_label_weight": "saliency",
         "save_mixed": 2,
         "output": "runs",
+        "experiment": "first",
         "input_size": (1, 24, 24),
         "mixup": 0.4,
     }
@@ -44,7 +45,7 @@ def test_everything_is_read(tmp_path):
         label_weight="saliency",
         in_chans=1,
         save_mixed=2,
-        folder=Path("runs", "mixed"),
+        folder=Path("runs", "first", "mixed"),
     )
 
 
@@ -139,8 +140,8 @@ def test_which_settings_need_an_auxiliary_model(method, saliency, needs):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"mixer": "puzzlemix"}, r'PuzzleMix needs PyMaxflow, .* pip install "sage-timm\[methods\]"'),
-        ({"mixer": "mixup", "save_mixed": 1}, r'--save-mixed needs Matplotlib, .* pip install "sage-timm\[viz\]"'),
+        ({"mixer": "puzzlemix"}, r'PuzzleMix needs PyMaxflow, .* pip install ".\[methods\]"'),
+        ({"mixer": "mixup", "save_mixed": 1}, r'--save-mixed needs Matplotlib, .* pip install ".\[viz\]"'),
     ],
 )
 def test_a_missing_library_is_named(given, message, monkeypatch):

@@ -1,7 +1,5 @@
 """Scripts that copied timm's Mixup, each in the style of its family, and scripts that use it wrongly."""
 
-import contextlib
-
 import pytest
 from launcher.tools import SCRIPTS, mixed_rows
 
@@ -72,12 +70,18 @@ def test_a_script_that_exits_is_checked_all_the_same(ending, run, tmp_path, refu
 
 
 @pytest.mark.parametrize("ending", ["", "sys.exit()", "sys.exit(0)"])
-def test_a_script_that_exits_hears_of_flags_without_effect(ending, run, tmp_path, capsys):
+def test_a_script_that_exits_hears_of_flags_without_effect(ending, run, tmp_path, refusal):
     (tmp_path / "script.py").write_text(f"import sys\n{ending}\n")
-    heard = ""
-    with contextlib.suppress(SystemExit):
-        heard = run(tmp_path / "script.py", *SPECTRAL)
-    assert "--saliency has no effect without --sage" in heard + capsys.readouterr().err
+    assert "--saliency must stand beside --sage or --mixer" in refusal(run, tmp_path / "script.py", *SPECTRAL)
+
+
+def test_a_script_that_parses_again_after_its_config_file(run, tmp_path):
+    (tmp_path / "script.py").write_text(
+        "import argparse\nfrom timm.data import Mixup\np = argparse.ArgumentParser()\np.add_argument('--mixup')\n"
+        "p.add_argument('--config')\np.parse_args()\np.set_defaults(sage=True, config='')\n"
+        "args = p.parse_args(['--mixup', '1.0'])\nMixup(num_classes=3)\n"
+    )
+    assert "sage_timm: SAGE" in run(tmp_path / "script.py", "--config", "x.yaml", *SPECTRAL)
 
 
 def test_mixup_in_workers_is_told_where_it_belongs(run):

@@ -183,7 +183,7 @@ def test_no_network_is_one_clear_error_within_seconds(name, monkeypatch):
     assert "\n" not in text
     rule, way_out = text.split(";", 1)
     assert name in rule and "no route" in rule
-    assert way_out.startswith(' pip install "sage-timm[offline]"')
+    assert way_out.startswith(' pip install ".[offline]" in a checkout')
     assert all(part in way_out for part in ("`checkpoint`", "local-dir:", "'spectral'"))
 
 
