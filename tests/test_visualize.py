@@ -72,7 +72,7 @@ def test_report_counts_distances_of_those_that_move():
 
 @pytest.mark.parametrize(
     ("retained", "moved", "words"),
-    [(1.04, 0.5, "little for SAGE"), (1.2, 0.04, "not for its moves"), (1.2, 0.06, "if the bright spots")],
+    [(1.04, 0.5, "little for SAGE"), (1.2, 0.04, "not for its moves"), (1.2, 0.06, "are the bright spots the objects")],
 )
 def test_verdicts(retained, moved, words):
     report = Report(64, 0.25, moved, 12.0, 224, 1.03, retained)
@@ -95,10 +95,10 @@ def test_the_command_writes_a_page_that_needs_no_other_file(pictures, capsys):
     )
     text = target.read_text()
     found = re.findall(r'src="([^"]+)"', text)
-    assert len(found) == 3 * 5 and all(source.startswith("data:image/jpeg;base64,") for source in found)
+    assert len(found) == 3 * 6 and all(source.startswith("data:image/jpeg;base64,") for source in found)
     assert Image.open(io.BytesIO(base64.b64decode(found[0].partition(",")[2]))).size == (128, 128)
     out = capsys.readouterr().out
-    (verdict,) = re.findall(r"(?:little for|enough for) SAGE", out)
+    (verdict,) = re.findall(r"(?:little for SAGE|enough for SAGE|look at the picture, since)", out)
     assert "half of an image's saliency lies in" in out and "SAGE at ratio 0.3 on 3 images" in out
     assert verdict in text and "picture0" in text
 
@@ -123,6 +123,26 @@ def test_labels_by_saliency(pictures):
     ]
     seen = plans[0]["cutmix"].retained(maps)
     assert torch.allclose(plans[1]["cutmix"].lam, seen / seen.sum(1, keepdim=True))
+
+
+@pytest.mark.parametrize("name", ["", "x.gif", "folder.png"])
+def test_the_output_must_be_a_picture_or_a_page(name, pictures):
+    (pictures.parent / "folder.png").mkdir(exist_ok=True)
+    with pytest.raises(SystemExit, match=r"^error: --output must be a file that ends in .png, .jpg"):
+        command.main([str(pictures), "--saliency", "spectral", "-o", str(pictures.parent / name)])
+
+
+def test_folders_of_the_output_are_made(pictures):
+    command.main(
+        [str(pictures), "--saliency", "spectral", "--size", "32", "-o", str(pictures / "new" / "it" / "m.png")]
+    )
+    assert (pictures / "new" / "it" / "m.png").exists()
+
+
+def test_broken_files_are_named(pictures):
+    (pictures / "z.png").write_bytes((pictures / "picture0.png").read_bytes()[:90])
+    with pytest.raises(SystemExit, match=r"^error: '.*z.png' must be a whole image file \(.*\); replace or remove it"):
+        command.main([str(pictures), "--saliency", "spectral", "--size", "32", "-o", str(pictures / "m.png")])
 
 
 def test_page_escapes_names():

@@ -19,6 +19,7 @@ from .images import load_images, spread
 from .report import measure
 
 PAGES = (".html", ".htm")
+FORMATS = (".png", ".jpg", ".jpeg", ".pdf", *PAGES)
 # The flags of this command alone, by the names that errors give them.
 OWN = {
     "lam": "--lam",
@@ -37,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
         "Each image is mixed with the one as far from the end of the list.",
     )
     parser.add_argument("images", nargs="+", metavar="IMAGES_OR_FOLDER", help="at least two images in all")
-    parser.add_argument("-o", "--output", default="figure.png", metavar="FILE", help=".png, .jpg, .pdf or .html")
+    parser.add_argument("-o", "--output", default="figure.png", metavar="FILE", help="FILE.png, .jpg, .pdf or .html")
     parser.add_argument("--count", type=int, default=6, metavar="N", help="images to draw (default: 6)")
     parser.add_argument("--size", type=int, default=224, metavar="N", help="side of the images in px (default: 224)")
     parser.add_argument(
@@ -68,6 +69,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 def draw(args: argparse.Namespace) -> list[str]:
     """Write the picture that the arguments ask for; return what to tell the user."""
     check_library("matplotlib", "visualize", "Matplotlib", "viz")
+    output = Path(args.output)
+    if output.suffix.lower() not in FORMATS or output.is_dir():
+        raise ValueError(f"--output must be a file that ends in {', '.join(FORMATS)}, got {args.output!r}")
+    output.parent.mkdir(parents=True, exist_ok=True)
     check_number("lam", args.lam, 0, 1)
     check_number("sage_lam_max", args.sage_lam_max, 0, 1, open_low=True)
     check_count("count", args.count, 2)
@@ -89,8 +94,8 @@ def draw(args: argparse.Namespace) -> list[str]:
     if args.report and 0 < ratio < 1:
         report = measure(saliency, (args.size, args.size), ratio)
         lines += [f"SAGE at ratio {ratio:g} on {report.images} images:", *(f"  {line}" for line in report.lines())]
-    if Path(args.output).suffix.lower() in PAGES:
-        Path(args.output).write_text(draw_page(some, maps, plans, labels, lines[1:]))
+    if output.suffix.lower() in PAGES:
+        output.write_text(draw_page(some, maps, plans, labels, lines[1:]))
     else:
         draw_plans(some, maps, plans, labels).savefig(args.output, dpi=110, bbox_inches="tight")
     return lines

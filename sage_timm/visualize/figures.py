@@ -34,10 +34,14 @@ def _columns(
     maps = torch.nn.functional.interpolate(saliency, images.shape[-2:], mode="bilinear")
     maps = maps / maps.amax((-2, -1), keepdim=True).clamp_min(1e-12)
     columns = [_Column("image", images, names), _Column("saliency", maps, heat=True)]
+    if all(plan.source.shape[1] == 2 for plan in plans.values()):
+        partner = next(iter(plans.values())).source[:, 1]
+        if all(torch.equal(plan.source[:, 1], partner) for plan in plans.values()):
+            columns.append(_Column("partner", images[partner], [names[i] for i in partner.tolist()]))
     for title, plan in plans.items():
         if len(plans) == 1 or title == "sage":
-            whose = "own image" if plan.source.shape[1] == 2 else "first"
-            columns.append(_Column(f"mask of the {whose}", plan.mask[:, :1], _moves(plan)))
+            whose = "image, black: partner" if plan.source.shape[1] == 2 else "first image"
+            columns.append(_Column(f"mask (white: {whose})", plan.mask[:, :1], _moves(plan)))
         retained = plan.retained(saliency).tolist()
         captions = [
             f"{weights}\nretained {' + '.join(f'{r:.2f}' for r, share in zip(kept, lam, strict=True) if share > 0)}"

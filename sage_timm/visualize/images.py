@@ -41,8 +41,7 @@ def load_images(
     mode = "L" if all(_is_grey(path) for path, _ in chosen) else "RGB"
     images = []
     for path, _ in progress(chosen):
-        with Image.open(path) as opened:
-            picture = _eight_bit(opened).convert(mode)
+        picture = _read(path, lambda opened: _eight_bit(opened).convert(mode))
         pixels = transforms.to_dtype(transforms.pil_to_tensor(picture), torch.float32, scale=True)
         pixels = transforms.resize(pixels, [size], antialias=True) if min(pixels.shape[-2:]) != size else pixels
         images.append(transforms.center_crop(pixels, [size]))
@@ -54,9 +53,17 @@ def spread(total: int, count: int) -> list[int]:
     return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
 
 
+def _read(path: Path, use: Callable):
+    """Return what `use` makes of an image file."""
+    try:
+        with Image.open(path) as opened:
+            return use(opened)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{str(path)!r} must be a whole image file ({error}); replace or remove it") from error
+
+
 def _is_grey(path: Path) -> bool:
-    with Image.open(path) as opened:
-        return opened.mode == "L" or opened.mode.startswith("I")
+    return _read(path, lambda opened: opened.mode == "L" or opened.mode.startswith("I"))
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:

@@ -61,8 +61,8 @@ class Report:
                 "parts hardly overlap, or the maps are noise; look at the picture"
             )
         return (
-            "enough for SAGE to work with, if the bright spots are the objects (noise scores too; look at the picture) "
-            "and cover half of the frame or less"
+            "look at the picture, since noise scores as well: are the bright spots the objects, and half of the frame "
+            "or less? If not, try another --saliency-model or a checkpoint of your own; if so, compare by training"
         )
 
 

@@ -179,8 +179,12 @@ def test_draw_plans_shows_the_plan_in_words():
     partner = torch.tensor([1, 0])
     plan = sage(saliency, partner, torch.tensor([0.3, 0.3]), (12, 20))
     box = box_plan(torch.tensor([[0, 12, 0, 5], [0, 0, 0, 0]]), partner, torch.tensor([0.75, 1.0]), (12, 20))
-    image, heat, mask, mixed, *_ = visualize.draw_plans(images, saliency, {"sage": plan}, ["cat", "dog"]).axes
-    assert [a.get_title() for a in (image, heat, mask, mixed)] == ["image", "saliency", "mask of the own image", "sage"]
+    image, heat, other_image, mask, mixed, *_ = visualize.draw_plans(
+        images, saliency, {"sage": plan}, ["cat", "dog"]
+    ).axes
+    titles = ["image", "saliency", "partner", "mask (white: image, black: partner)", "sage"]
+    assert [a.get_title() for a in (image, heat, other_image, mask, mixed)] == titles
+    assert (image.get_xlabel(), other_image.get_xlabel()) == ("cat", "dog")
     own, other = plan.lam[0].tolist()
     kept = plan.retained(saliency)[0].tolist()
     dy, dx = plan.translation[0, 1, :, 0, 0].tolist()
@@ -193,9 +197,8 @@ def test_draw_plans_shows_the_plan_in_words():
     )
     assert torch.allclose(torch.from_numpy(mask.images[0].get_array().data), plan.mask[0, 0])
     axes = visualize.draw_plans(images, saliency, {"sage": plan, "cutmix": box}, ["cat", "dog"]).axes
-    titles = ["image", "saliency", "mask of the own image", "sage", "cutmix"]
-    assert [a.get_title() for a in axes[:5]] == titles
-    assert axes[9].get_xlabel() == "dog 1.00\nretained 1.00"
+    assert [a.get_title() for a in axes[:6]] == [*titles, "cutmix"]
+    assert axes[11].get_xlabel() == "dog 1.00\nretained 1.00"
 
 
 def test_names_are_no_formulas_and_16_bit_pictures_keep_their_greys(tmp_path):
@@ -231,7 +234,7 @@ def test_draw_mixed_is_a_grid_with_label_weights():
         ([".", "--mixer", "sage", "mixup", "--mixer-kwargs", "lam_max=1"], "must be of one method"),
         ([".", "--mixer-kwargs", "nonsense=1"], "sage has lam_max, search_fraction, got nonsense"),
         ([".", "--mixer-kwargs", "lam_max=1"], "lam_max must be given by --sage-lam-max"),
-        ([".", "-o", "no/such/folder/x.png"], "no/such/folder"),
+        ([".", "-o", "picture0.png/x.png"], "picture0.png"),
     ],
 )
 def test_visualize_errors_are_one_line(arguments, message, pictures, monkeypatch):
