@@ -38,38 +38,48 @@ def number(kind, low, high=float("inf")):
     return convert
 
 
-SHARE_HELP = "share of the frame that the object covers, or the smallest and the largest (default: the plain images)"
+class Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Keeps the lines of the description and shows defaults."""
+
+
+SHARE_HELP = "share of the frame that the object covers, or the smallest and the largest; None: plain images"
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__.format(names=", ".join(NAMES)), formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m scripts.study", description=__doc__.format(names=", ".join(NAMES)), formatter_class=Help
     )
     count, add = number(int, 1), parser.add_argument
     add("--data-dir", required=True, metavar="DIR", help="folder with an image folder for each split")
-    add("--train-split", default="train", metavar="NAME")
-    add("--test-split", default="test", metavar="NAME")
-    add("--train-images", type=count, metavar="N", help="N in all, as many of each class (default: all)")
+    add("--train-split", default="train", metavar="NAME", help="folder of the training images in DIR")
+    add("--test-split", default="test", metavar="NAME", help="folder of the test images in DIR, such as validation")
+    add("--train-images", type=count, metavar="N", help="N in all, as many of each class; None: all")
     add("--part", type=number(int, 0), default=0, metavar="K", help="the K-th such N images, from 0")
     add("--held-out", type=count, metavar="N", help="test on the last N training images, not the test split")
     add("--object-share", nargs="+", type=number(float, 1e-3, 1), metavar="SHARE", help=SHARE_HELP)
     add("--frame", type=number(int, 8), default=48, help="the side in pixels of the images that --object-share makes")
-    add("--arms", nargs="+", default=["none", *TIMM, "gradient", "oracle", "flat"], metavar="ARM")
-    add("--seeds", nargs="+", type=number(int, 0, 2**31), default=[0, 1, 2], metavar="SEED")
-    add("--model", choices=("resnet18", "narrow", "pooled", "wide"), default="resnet18")
-    add("--epochs", type=count, default=100)
-    add("--auxiliary-epochs", type=count, default=30, metavar="EPOCHS")
+    add("--arms", nargs="+", default=["none", *TIMM, "feature", "feature+cutmix"], metavar="ARM", help="see above")
+    add("--seeds", nargs="+", type=number(int, 0, 2**31), default=[0, 1, 2], metavar="SEED", help="a run each")
+    add("--model", choices=("resnet18", "narrow", "pooled", "wide"), default="resnet18", help="the one that is trained")
+    add("--epochs", type=count, default=100, help="of every run")
+    add(
+        "--auxiliary-epochs",
+        type=count,
+        default=30,
+        metavar="EPOCHS",
+        help="of the small model that saliency comes from",
+    )
     add("--batch-size", type=number(int, 2), default=128, help="even, as timm's Mixup wants it")
-    add("--lr", type=number(float, 1e-9), default=0.1)
+    add("--lr", type=number(float, 1e-9), default=0.1, help="highest learning rate")
     add("--prob", type=number(float, 0, 1), default=1.0, help="share of mixed batches in every arm that mixes")
     add("--no-flip", action="store_true", help="never mirror the training images, such as digits")
     add("--precision", choices=("bf16", "fp32"), default="bf16", help="of the training and of the test")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     add("--json", type=Path, metavar="FILE", help="read the runs that are done, add a line per run")
     add("--cache", type=Path, metavar="DIR", help="keep auxiliary models there")
     add("--look", action="store_true", help="train no arm, only measure what SAGE's plans look like")
-    add("--against", metavar="ARM", help="compare with this one of the arms (default: timm's best)")
+    add("--against", metavar="ARM", help="compare with this one of the arms; None: timm's best")
     add("--summary", action="store_true", help="print one small table and what it shows, in place of the full tables")
     add("--plot", type=Path, metavar="FILE", help="draw the accuracies")
     args = parser.parse_args(argv)
@@ -110,12 +120,15 @@ def main(argv: list[str] | None = None) -> None:
     asked = [(text, seed) for seed in args.seeds for text in args.arms]
     runs = [run for run in read(args.json) if run["recipe"] == study.recipe and (run["arm"], run["seed"]) in asked]
     done = {(run["arm"], run["seed"]) for run in runs}
+    left = [each for each in asked if each not in done]
+    print(
+        f"{len(left)} runs" + ("" if args.json else "; with --json FILE an interrupted study could go on"), flush=True
+    )
     try:
-        for text, seed in asked:
-            if (text, seed) not in done:
-                runs.append(study.run(text, seed))
-                if args.json:
-                    append(args.json, runs[-1])
+        for text, seed in left:
+            runs.append(study.run(text, seed))
+            if args.json:
+                append(args.json, runs[-1])
     except KeyboardInterrupt:
         way = "the same command goes on" if args.json else "with --json FILE it could go on"
         raise SystemExit(f"interrupted; {way}") from None

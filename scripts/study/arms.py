@@ -50,7 +50,8 @@ class Arm:
         """
         name, *pairs = text.split(",")
         if name not in NAMES:
-            raise ValueError(f"an arm must be one of {', '.join(NAMES)}, got {name!r}")
+            hint = "; SAGE is named by its saliency, such as 'feature'" if name.startswith("sage") else ""
+            raise ValueError(f"an arm must be one of {', '.join(NAMES)}, got {name!r}{hint}")
         settings, known = {}, {"epochs": int} if name == "none" else dict(OF_ANY)
         if name in TIMM:
             known |= OF_LABELS | OF_SALIENCY | OF_AUXILIARY

@@ -31,7 +31,9 @@ def load_splits(args, device: torch.device) -> tuple[Split, Split, int]:
         folders = [Path(args.data_dir, split) for split in (args.train_split, args.test_split)]
         train, test = (ImageFolder(folder, pil_to_tensor) for folder in folders)
     except FileNotFoundError as error:
-        raise SystemExit(f"error: --data-dir must hold both splits, with images of every class; {error}") from None
+        raise SystemExit(
+            f"error: --data-dir must hold the folders of --train-split and --test-split; {error}"
+        ) from None
     if train.classes != test.classes:
         odd = ", ".join(sorted(set(train.classes) ^ set(test.classes))[:3])
         raise SystemExit(f"error: both splits must have the same classes, got {odd} in one alone; correct --data-dir")

@@ -40,7 +40,7 @@ class Study:
         self.test_images, self.test_target = test.images, test.target
         pixels = self.images.float() / 255
         self.mean, self.std = (f(pixels, (0, 2, 3)).view(1, -1, 1, 1) for f in (torch.mean, torch.std))
-        self.truth, self.auxiliaries = Truth(), {}
+        self.truth, self.auxiliaries, self.estimated = Truth(), {}, False
         self.small = {"resnet18": "narrow", "wide": "pooled"}.get(args.model, args.model)
         print(f"{len(self.images)} training and {len(self.test_images)} test images of {self.num_classes} classes")
 
@@ -113,6 +113,9 @@ class Study:
                 optimizer.step()
                 schedule.step()
             seconds += self.clock() - start
+            if not self.estimated:
+                self.estimated = True
+                print(f"{name}: about {seconds * epochs / 60:.1f} minutes for {epochs} epochs", flush=True)
             if epoch > epochs - LAST:
                 checks.append([epoch, round(seconds, 2), self.test(model)])
         return seconds, checks

@@ -147,7 +147,7 @@ def test_every_arm_mixes(name, tiny_model):
     if name == "none":
         assert mix is None
         return
-    images, target = torch.randn(4, 3, 24, 24), torch.arange(4)
+    images, target = torch.rand(4, 3, 24, 24) * 2 - 1, torch.arange(4)
     mixed, soft = mix(images.clone(), target)
     assert mixed.shape == images.shape and not torch.equal(mixed, images)
     assert soft.shape == (4, 5) and torch.allclose(soft.sum(1), torch.ones(4))
@@ -264,6 +264,11 @@ def test_labels_reach_the_targets_and_leave_the_images(name):
     even = torch.zeros(4, 5)
     even[[0, 1, 2, 3, 0, 1, 2, 3], [0, 1, 2, 3, 3, 2, 1, 0]] = 0.5
     assert torch.allclose(half, (lam + even) / 2, atol=1e-6)
+
+
+def test_sage_as_an_arm_is_told_by_its_saliency():
+    with pytest.raises(ValueError, match="got 'sage'; SAGE is named by its saliency, such as 'feature'"):
+        Arm.parse("sage")
 
 
 def test_a_study_runs_resumes_and_draws(image_folder, tmp_path, capsys, monkeypatch):
@@ -434,7 +439,7 @@ def test_look_measures_maps_and_plans_and_trains_no_arm(image_folder, capsys, mo
     study.main(
         arguments(image_folder, *SMALL, "--look", "--arms", "mixup", "flat", "oracle", "oracle+mixup", "puzzlemix")
     )
-    lines = dict(line.split(" ", 1) for line in capsys.readouterr().out.splitlines()[2:])
+    lines = dict(line.split(" ", 1) for line in capsys.readouterr().out.splitlines() if line.endswith("}"))
     looks = {arm: json.loads(look.replace("'", '"')) for arm, look in lines.items()}
     assert looks["mixup"] == {} and looks["puzzlemix"].keys() == {"on_object", "pointing", "half_mass"}
     flat, oracle = looks["flat"], looks["oracle"]
@@ -460,7 +465,7 @@ def test_look_measures_maps_and_plans_and_trains_no_arm(image_folder, capsys, mo
         (["--object-share", 0.5, 0.1], "--object-share must be one share or a lower and an upper one, got [0.5, 0.1]"),
         (["--against", "typo"], "--against must be one of the --arms, got typo"),
         (["--held-out", 24], "must fit into the training images, got 0 left"),
-        (["--train-split", "nowhere"], "--data-dir must hold both splits"),
+        (["--train-split", "nowhere"], "--data-dir must hold the folders of --train-split and --test-split"),
         (["--device", "nothing"], "error: "),
         (["--json", "no/such/folder/runs.jsonl"], "no/such/folder/runs.jsonl"),
         (["--plot", "no/such/folder/plot.png"], "no/such/folder/plot.png"),
