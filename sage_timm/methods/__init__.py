@@ -14,7 +14,19 @@ from .resizemix import ResizeMix
 from .sage import SAGE
 from .saliencymix import SaliencyMix
 
-__all__ = ["METHODS", "SAGE", "CoMixup", "CutMix", "Method", "Mixup", "PuzzleMix", "SaliencyMix", "create_method"]
+__all__ = [
+    "METHODS",
+    "SAGE",
+    "CoMixup",
+    "CutMix",
+    "GuidedMixup",
+    "Method",
+    "Mixup",
+    "PuzzleMix",
+    "ResizeMix",
+    "SaliencyMix",
+    "create_method",
+]
 
 
 class Method(Protocol):

@@ -9,6 +9,11 @@ CLI_PY, CONSOLE_PY, FLAGS_PY, SETTINGS_PY, SESSION_PY, PATCHES_PY, MONITOR_PY = 
 )
 
 MUTANTS = [
+    ("flags without a mixer train all the same", CLI_PY, "        if self.given:\n            flags", "        if False:\n            flags", "tests/launcher/test_flags.py"),
+    ("a script's config file comes too late", CLI_PY, 'if args and not args.get("config"):', "if args:", STYLES),
+    ("errors of ours with a traceback", CLI_PY, "if _is_raised_here(error):", "if False:", "tests/launcher/test_process.py"),
+    ("errors of the script without a traceback", CLI_PY, "and Path(frames[-1].filename).is_relative_to(PACKAGE)", "", "tests/launcher/test_process.py"),
+    ("pictures of another run written over", "sage_timm/launcher/session.py", "self.folder or unused(self.settings.folder)", "self.settings.folder", "tests/launcher/test_session.py"),
     ("--mixer-label-weight does nothing", "sage_timm/launcher/session.py", "label_weight=settings.label_weight", 'label_weight="mask"', "tests/launcher/test_mixers.py"),
     ("misspelt flags reach the script", PATCHES_PY, "OPTIONS, 1, 0.8)", "(), 1, 0.8)", "tests/launcher/test_flags.py"),
     ("a missing checkpoint told late", "sage_timm/launcher/settings.py", '        check_file(source["checkpoint"])\n', "        pass\n", "tests/launcher/test_settings.py"),
@@ -23,7 +28,7 @@ MUTANTS = [
     ("excepthook not put back after a good end", CLI_PY, "        raise\n    sys.excepthook = former\n", "        raise\n", STYLES),
     ("sys.argv not put back", CLI_PY, "        sys.argv, sys.path[:], sys.modules[\"__main__\"] = before\n", "        pass\n", STYLES),
     ("a mixup of 0 stays 0", CLI_PY, 'args["mixup"] = settings.mixup', "pass", LOADERS),
-    ("flags without effect not said", CLI_PY, "        if self.session is None:\n            self.note_unused()\n", "        if self.session is None:\n            pass\n", STYLES),
+    ("flags without effect not said", CLI_PY, "        if self.session is None:\n            self.refuse_unused()\n", "        if self.session is None:\n            pass\n", STYLES),
     # flags and settings
     ("choices of --mixer typed by hand", "sage_timm/options.py", "choices=tuple(METHODS)", 'choices=("sage", "mixup")', FLAGS),
     ("flags inherited from a parent not known", FLAGS_PY, "if action.container.title == GROUP]", "if action.container is parser._action_groups[-1]]", FLAGS),

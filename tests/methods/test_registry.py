@@ -1,6 +1,7 @@
 """The registry: the class behind each name, settings that show, errors. The rest: surfaces/test_contract.py."""
 
 import inspect
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import timm.data
 import torch
 from batches import blobs, bump, make_batch
 
-from sage_timm import MethodMixup, SageMixup, create_mixup
+from sage_timm import MethodMixup, SageMixup, create_mixup, methods
 from sage_timm.methods import METHODS, create_method
 
 
@@ -21,6 +22,14 @@ def test_create_mixup_returns_timms_class_and_sagemixup_for_sage(name):
     mixup.mixup_enabled = False
     mixed, weights = mixup(x, target)
     assert mixed is x and weights.max() == pytest.approx(0.9 + 0.1 / 7)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_public_and_has_tests_and_breaks_of_its_own(name):
+    tests = Path(__file__).parent
+    assert METHODS[name].__name__ in methods.__all__
+    assert [path for path in tests.glob("test_*.py") if name in path.stem], f"tests/methods/test_{name}.py"
+    assert f"methods/{name}.py" in (tests.parent / "breaks" / "methods.py").read_text(), f"a break of {name}"
 
 
 @pytest.mark.parametrize("name", METHODS)
