@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # From a bare machine to a SAGE run, a picture of what it mixes, and a comparison with plain training and with timm's
 # Mixup + CutMix: scikit-learn's digits, small on a cluttered texture; no download but the packages.
-# Everything is written to quickstart/; what is there already is reused.
+# Everything is written to quickstart/; what is there already is reused. PYTHON=python bash scripts/quickstart.sh runs it
+# in an environment that has the package with the extra `dev`, in place of a new one in .venv.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/venv.sh"
-python=.venv/bin/python
 data=quickstart/digits
 recipe=(--data-dir "$data" --train-split train --val-split test --num-classes 10 --input-size 1 32 32 --mean 0.5 --std 0.5
     --model test_resnet --batch-size 32 --workers 0 --lr 0.1 --warmup-epochs 1 --scale 0.8 1 --device cpu

@@ -12,7 +12,7 @@ from PIL import Image
 from sage_timm import create_saliency
 from sage_timm.methods.sage import sage
 from sage_timm.options import FLAGS, SALIENCY_FLAGS, in_flags, saliency_settings
-from sage_timm.visualize import Report, draw_page, measure
+from sage_timm.visualize import Report, draw_page, draw_plans, measure
 from sage_timm.visualize import __main__ as command
 from sage_timm.visualize.figures import in_words
 from sage_timm.visualize.report import LEAST_RETAINED
@@ -143,6 +143,14 @@ def test_broken_files_are_named(pictures):
     (pictures / "z.png").write_bytes((pictures / "picture0.png").read_bytes()[:90])
     with pytest.raises(SystemExit, match=r"^error: '.*z.png' must be a whole image file \(.*\); replace or remove it"):
         command.main([str(pictures), "--saliency", "spectral", "--size", "32", "-o", str(pictures / "m.png")])
+
+
+def test_the_partner_stands_beside_its_image():
+    images, maps = torch.rand(2, 3, 8, 8), torch.rand(2, 1, 8, 8)
+    plan = sage(maps, torch.tensor([1, 0]), torch.tensor([0.5, 0.5]), (8, 8))
+    axes = draw_plans(images, maps, {"sage": plan}, ["a", "b"]).axes
+    assert axes[2].get_title() == "partner"
+    assert torch.equal(torch.from_numpy(axes[2].images[0].get_array().data), images[1].permute(1, 2, 0))
 
 
 def test_page_escapes_names():

@@ -1,7 +1,7 @@
 """Breaks of the offline weights, the visualize command and its report: (what, file, text, replacement, tests)."""
 
 MUTANTS = [
-    ("pictures: the partner is the image itself", "sage_timm/visualize/figures.py", "images[partner], [names[i]", "images, [names[i]", "tests/scripts/test_scripts.py"),
+    ("pictures: the partner is the image itself", "sage_timm/visualize/figures.py", "images[partner], [names[i]", "images, [names[i]", "tests/test_visualize.py"),
     ("pictures: any format is written", "sage_timm/visualize/__main__.py", "if output.suffix.lower() not in FORMATS or output.is_dir():", "if output.is_dir():", "tests/test_visualize.py"),
     ("pictures: labels by saliency are the mask's", "sage_timm/visualize/__main__.py", 'plan.weighted_by(saliency) if args', 'plan if args', "tests/test_visualize.py"),
     ("offline: stages one block too long", "sage_timm/saliency/offline.py", "while block >= _STAGES[stage]:", "while block > _STAGES[stage]:", "tests/saliency/test_offline.py"),
