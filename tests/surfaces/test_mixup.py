@@ -292,7 +292,7 @@ def test_statistics_that_are_assumed_and_do_not_fit_are_said(tiny_model):
     SageMixup(num_classes=7, saliency=create_saliency("gradient", model=tiny_model))(2 * pixels - 1, target)
     told = create_saliency("gradient", model=tiny_model, mean=(0.45,) * 3, std=(0.225,) * 3)
     SageMixup(num_classes=7, saliency=told)(imagenet, target)
-    SageMixup(num_classes=7, saliency=told)(torch.randn(8, 3, 32, 32), target)
+    SageMixup(num_classes=7, saliency=told)(3 * torch.randn(8, 3, 32, 32), target)
 
 
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
