@@ -22,7 +22,7 @@ FINE_TERMS = 12  # poles to prove with
 SMALLEST = 0.1, 1e-4  # no pole lies below these shares of a map's typical and of its largest value
 TOP = 10  # translations evaluated exactly, next to the zero translation
 TIE = 1e-6  # retained saliency, as a share of the best, below which two translations count as equal
-CACHED = 2**18  # numbers that are worked on at once on a CPU: more would leave its cache; elsewhere 256 times as many
+CACHED = 2**19  # numbers that are worked on at once on a CPU: more would leave its cache; elsewhere 128 times as many
 
 
 def retained_saliency(own: torch.Tensor, other: torch.Tensor, translation: torch.Tensor) -> torch.Tensor:
@@ -56,7 +56,7 @@ def retained_saliency(own: torch.Tensor, other: torch.Tensor, translation: torch
 
 def _at_once(maps: torch.Tensor, numbers: int) -> int:
     """Return how many images of so many temporary numbers each are worked on at once."""
-    return max(1, (CACHED if maps.device.type == "cpu" else 256 * CACHED) // numbers)
+    return max(1, (CACHED if maps.device.type == "cpu" else 128 * CACHED) // numbers)
 
 
 def _fast_length(length: int) -> int:
