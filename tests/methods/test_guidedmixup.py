@@ -130,5 +130,5 @@ def test_autocast_changes_no_plan():
 
 def test_without_scipy_guidedmixup_names_the_extra(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "scipy" else object())
-    with pytest.raises(ImportError, match=r'GuidedMixup needs SciPy, .* pip install "sage-timm\[methods\]"'):
+    with pytest.raises(ImportError, match=r'GuidedMixup needs SciPy, .* pip install ".\[methods\]"'):
         create_mixup("guidedmixup", saliency="spectral")

