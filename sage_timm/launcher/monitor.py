@@ -38,7 +38,7 @@ class Monitor:
         improbable = self.chances >= PATIENCE and (1 - mixup.mix_prob) ** self.chances < 1e-9
         if self.chances and not self.mixed and (size == 1 or improbable):
             raise RuntimeError(
-                f"sage_timm: none of {self.chances} batches was mixed though {self.asked} was given; the last had "
+                f"none of {self.chances} batches was mixed though {self.asked} was given; the last had "
                 f"{size} image(s), and an image needs a partner: set a batch size of at least 2"
             )
 
@@ -47,7 +47,7 @@ class Monitor:
         self.steps += 1
         if self.batches == 0 and self.steps >= PATIENCE:
             raise RuntimeError(
-                f"sage_timm: {self.asked} was given, but {self.steps} optimizer steps gave no batch to timm's Mixup; "
+                f"{self.asked} was given, but {self.steps} optimizer steps gave no batch to timm's Mixup; "
                 "the script must call it (`images, target = mixup_fn(images, target)`) or give it to create_loader"
             )
 

@@ -41,7 +41,10 @@ class _ModelSaliency(Saliency):
         if self.mean is None or self.auxiliary.mean is None:
             return images
         if len(self.mean) not in (1, images.shape[1]):
-            raise ValueError(f"`mean` must hold one number for each of {images.shape[1]} channels, got {self.mean!r}")
+            raise ValueError(
+                f"`mean` must hold one number for each of {images.shape[1]} channels, got {self.mean!r}; give as many "
+                "in `mean` and `std`"
+            )
         mean, std, own_mean, own_std = (
             per_channel(s, images) for s in (self.mean, self.std, self.auxiliary.mean, self.auxiliary.std) if s
         )

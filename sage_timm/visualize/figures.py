@@ -41,7 +41,7 @@ def _columns(
     for title, plan in plans.items():
         if len(plans) == 1 or title == "sage":
             whose = "image, black: partner" if plan.source.shape[1] == 2 else "first image"
-            columns.append(_Column(f"mask (white: {whose})", plan.mask[:, :1], _moves(plan)))
+            columns.append(_Column(f"mask\n(white: {whose})", plan.mask[:, :1], _moves(plan)))
         retained = plan.retained(saliency).tolist()
         captions = [
             f"{weights}\nretained {' + '.join(f'{r:.2f}' for r, share in zip(kept, lam, strict=True) if share > 0)}"

@@ -182,7 +182,7 @@ def test_draw_plans_shows_the_plan_in_words():
     image, heat, other_image, mask, mixed, *_ = visualize.draw_plans(
         images, saliency, {"sage": plan}, ["cat", "dog"]
     ).axes
-    titles = ["image", "saliency", "partner", "mask (white: image, black: partner)", "sage"]
+    titles = ["image", "saliency", "partner", "mask\n(white: image, black: partner)", "sage"]
     assert [a.get_title() for a in (image, heat, other_image, mask, mixed)] == titles
     assert (image.get_xlabel(), other_image.get_xlabel()) == ("cat", "dog")
     own, other = plan.lam[0].tolist()
