@@ -2,6 +2,7 @@
 
 import ast
 import pickle
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
@@ -186,11 +187,13 @@ def test_scripts_that_spawn_their_own_processes_are_refused(how, run, tmp_path, 
     assert "--sage does not reach processes that a script spawns itself" in line
 
 
-def test_nothing_is_replaced_without_a_mixer(run, tmp_path):
+@pytest.mark.parametrize("flags", [[], ["--saliency", "spectral"]])
+def test_nothing_is_replaced_without_a_mixer(flags, run, tmp_path):
     (tmp_path / "script.py").write_text(
         "import launcher.conftest\nlauncher.conftest.seen = launcher.conftest.replaced_objects()[0]\n"
     )
-    run(tmp_path / "script.py")
+    with pytest.raises(SystemExit) if flags else nullcontext():
+        run(tmp_path / "script.py", *flags)
     assert launcher_conftest.seen == replaced_objects()[0]
 
 
