@@ -1,6 +1,8 @@
 """Breaks of the offline weights, the visualize command and its report: (what, file, text, replacement, tests)."""
 
 MUTANTS = [
+    ("offline: timm says that pretrained weights are loaded", "sage_timm/saliency/auxiliary.py", "builder.setLevel(logging.WARNING)", "builder.setLevel(level)", "tests/saliency/test_offline.py"),
+    ("offline: timm stays silent afterwards", "sage_timm/saliency/auxiliary.py", "        builder.setLevel(level)\n", "        pass\n", "tests/saliency/test_offline.py"),
     ("pictures: the partner is the image itself", "sage_timm/visualize/figures.py", "images[partner], [names[i]", "images, [names[i]", "tests/test_visualize.py"),
     ("pictures: any format is written", "sage_timm/visualize/__main__.py", "if output.suffix.lower() not in FORMATS or output.is_dir():", "if output.is_dir():", "tests/test_visualize.py"),
     ("pictures: labels by saliency are the mask's", "sage_timm/visualize/__main__.py", 'plan.weighted_by(saliency) if args', 'plan if args', "tests/test_visualize.py"),

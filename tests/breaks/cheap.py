@@ -32,6 +32,13 @@ MUTANTS = [
         SEARCH,
     ),
     ("every translation certified", CODE, "return (reached >= (1 - TIE)", "return (reached >= 0 * (1 - TIE)", SEARCH),
+    (
+        "parts of the exact evaluation in the wrong order",
+        CODE,
+        "torch.cat(retained)",
+        "torch.cat(retained[::-1])",
+        SEARCH,
+    ),
     ("parts of the batch in the wrong order", CODE, "torch.cat(spectra)", "torch.cat(spectra[::-1])", SEARCH),
     ("own image taken for every source", "sage_timm/plan.py", "if self.own and k == 0:", "if self.own:", SAGE),
     (

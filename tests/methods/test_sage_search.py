@@ -6,7 +6,6 @@ import reference
 import torch
 
 from sage_timm.methods.sage_search import (
-    CACHED,
     FINE_TERMS,
     TERMS,
     TIE,
@@ -186,10 +185,11 @@ def test_certificate_survives_a_spoilt_ranking(monkeypatch):
     assert not (certify(own, other, translation) & wrong).any()
 
 
-def test_a_batch_is_searched_in_parts():
-    """More maps than the cache holds: the same translations as one by one, in the same order."""
+def test_a_batch_is_searched_in_parts(monkeypatch):
+    """More maps than the cache holds, ranked and evaluated exactly: the translations of one by one, in their order."""
+    monkeypatch.setattr("sage_timm.methods.sage_search.CACHED", 2**16)
     own, other = make_pairs("spiky", (24, 40), batch=18)
-    assert 18 * 8 * (1 + TERMS) * 24 * 40 > CACHED, "there must be more parts than one"
+    assert 18 * 2 * (1 + TOP) * 24 * 40 > 2**16, "there must be more parts than one"
     candidates = torch.rand(18, 47, 79) < 0.2
     candidates[:, 23, 39] = True
     for some in (None, candidates):

