@@ -66,13 +66,23 @@ def save_picture(
     images: torch.Tensor,
     target: torch.Tensor,
     plan: MixPlan,
+    mixers: Sequence[str],
     statistics: tuple[Sequence[float], Sequence[float]] | None,
 ) -> None:
-    """Draw a mixed batch to a file: images [B, C, H, W] before mixing, target [B] or [B, N], mean and std if known."""
-    labels = target if target.ndim == 1 else target.argmax(1)
+    """Draw a mixed batch to a file.
+
+    Args:
+        path: the file.
+        images: [B, C, H, W], before mixing.
+        target: [B, N] class weights.
+        plan: the plan of the batch.
+        mixers: what mixed each image.
+        statistics: mean and std that the images are normalised with, if known.
+    """
     images = images.float()
     if statistics is not None:
         mean, std = (per_channel(values, images) for values in statistics)
         images = images * std + mean
     path.parent.mkdir(parents=True, exist_ok=True)
-    draw_mixed(images, plan, [str(label) for label in labels.tolist()]).savefig(path, dpi=100)
+    names = [f"class {label}" for label in target.argmax(1).tolist()]
+    draw_mixed(images, plan, names, mixers=mixers).savefig(path, dpi=100)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..checks import check_count
-from ..mixup import MethodMixup
+from ..mixup import Draw, MethodMixup
 from ..plan import MixPlan
 from ..saliency import Saliency, create_saliency
 from .console import is_first_rank, say
@@ -86,8 +86,8 @@ class Session:
             self.folder = self.folder or unused(self.settings.folder)
             path = self.folder / f"mixed-{self.monitor.mixed:03d}.png"
             try:
-                save_picture(path, images, target, plan, self.statistics)
-                say(f"{path}: a mixed batch, each image with its labels and their weights")
+                save_picture(path, images, target, plan, mixup.mixers(), self.statistics)
+                say(f"{path}: a mixed batch, under each image what mixed it, its labels and their weights")
             except OSError as error:
                 self.settings = replace(self.settings, save_mixed=0)
                 say(f"can't write {path} ({error.strerror}); the training goes on without pictures")
@@ -119,6 +119,19 @@ class SessionMixup(MethodMixup):
         plan = super()._plan(x, weights)
         self.session.show(self, x, weights, plan)
         return plan
+
+    def _draw(self, shape: torch.Size) -> Draw:
+        self.drawn = super()._draw(shape)
+        return self.drawn
+
+    def mixers(self) -> list[str]:
+        """Name for each image of the last batch what mixed it."""
+        drawn, method = self.drawn, type(self.method).__name__
+        each = zip(drawn.by_method, drawn.by_cutmix, drawn.by_mixup, strict=True)
+        return [
+            method if by_method else "CutMix" if by_cutmix else "Mixup" if by_mixup else "not mixed"
+            for by_method, by_cutmix, by_mixup in each
+        ]
 
 
 class SelfSaliency(Saliency):

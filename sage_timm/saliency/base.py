@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 
 import torch
 import torch.nn.functional as F
@@ -50,13 +51,21 @@ class Saliency:
         """Set the per-channel mean and std of the images to come; None where unknown.
 
         Raises:
-            ValueError: one is given without the other, they differ in length, or a std is not positive.
+            TypeError, ValueError: one is given without the other, they differ in length, or they are no statistics of
+                images in [0, 1].
         """
         if (mean is None) != (std is None):
             raise ValueError(f"`mean` and `std` must be given together, got mean={mean!r}, std={std!r}")
         if mean is not None and std is not None:
-            for value in (*mean, *std):
-                check_number("mean and std", value, -math.inf, math.inf)
+            for name, values in (("mean", mean), ("std", std)):
+                if isinstance(values, Real):
+                    raise TypeError(f"`{name}` must hold a number per channel, got {values!r}; write ({values!r},)")
+                for value in values:
+                    if not 0 <= check_number(name, value, -math.inf, math.inf) <= 1:
+                        raise ValueError(
+                            f"`{name}` must lie in [0, 1], as of images in [0, 1], got {value!r}; that of images in "
+                            "[0, 255] is to be divided by 255"
+                        )
             if len(mean) != len(std) or not all(value > 0 for value in std):
                 raise ValueError(
                     f"`std` must hold a positive number for each of `mean`, got mean={mean!r}, std={std!r}"

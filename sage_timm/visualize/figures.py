@@ -117,14 +117,15 @@ def draw_page(
     )
 
 
-def draw_mixed(images: torch.Tensor, plan: MixPlan, names: Sequence[str], most: int = 32):
-    """Draw the mixed images of a plan as a grid, under each its labels and their weights.
+def draw_mixed(images: torch.Tensor, plan: MixPlan, names: Sequence[str], most: int = 32, mixers: Sequence[str] = ()):
+    """Draw the mixed images of a plan as a grid, under each its labels with their weights, and what mixed it.
 
     Args:
         images: [B, C, H, W] in [0, 1], C 1 or 3 (of others the first is drawn).
         plan: the plan of these images.
         names: a label per image.
         most: images drawn, the first ones.
+        mixers: what mixed each image, where it is to be said.
 
     Returns:
         A matplotlib figure.
@@ -132,8 +133,10 @@ def draw_mixed(images: torch.Tensor, plan: MixPlan, names: Sequence[str], most: 
     count = min(most, len(images))
     width = math.ceil(math.sqrt(count))
     height = math.ceil(count / width)
-    figure, grid = _grid(height, width, (1.6 * width, 1.9 * height))
+    figure, grid = _grid(height, width, (1.9 * width, (2.4 if mixers else 2.2) * height))
     mixed, captions = plan.mix_images(images)[:count], label_weights(plan, names)
+    if mixers:
+        captions = [f"{mixer}\n{weights}" for mixer, weights in zip(mixers, captions, strict=True)]
     for index, axis in enumerate(axis for row in grid for axis in row):
         if index < count:
             show_picture(axis, mixed[index], captions[index])

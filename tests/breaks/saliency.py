@@ -1,6 +1,7 @@
 """Breaks of saliency sources and their models: (what, file, text, replacement, tests)."""
 
 MUTANTS = [
+    ("statistics of images in [0, 255] accepted", "sage_timm/saliency/base.py", "if not 0 <= check_number(name, value, -math.inf, math.inf) <= 1:", "if not check_number(name, value, -math.inf, math.inf) <= 1e3:", "tests/saliency/test_saliency.py"),
     ('saliency of the mixed-up sign', 'sage_timm/saliency/model.py', 'loss = _loss(_run(model, pixels.requires_grad_()), target)\n        (gradient,) = torch.autograd.grad(loss, pixels)\n        return gradient.abs()', 'loss = _loss(_run(model, pixels.requires_grad_()), target)\n        (gradient,) = torch.autograd.grad(loss, pixels)\n        return gradient', 'tests/saliency/test_saliency.py'),
     ('true label ignored', 'sage_timm/saliency/model.py', 'if target is None or (target.ndim == 2 and target.shape[1] != logits.shape[1]):', 'if True:', 'tests/saliency/test_saliency.py'),
     ('blur does nothing', 'sage_timm/saliency/base.py', 'if self.blur:', 'if False:', 'tests/saliency/test_saliency.py'),

@@ -1,5 +1,6 @@
 """A session without a script: its mixer, its saliency source, what it says and draws."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -128,7 +129,7 @@ def test_self_saliency_without_a_model_says_so():
 @pytest.mark.parametrize("count", [1, 2])
 def test_the_first_mixed_batches_are_saved_as_pictures(count, tmp_path, monkeypatch, capsys):
     drawn = []
-    monkeypatch.setattr("sage_timm.launcher.monitor.draw_mixed", lambda *a: drawn.append(a) or draw_mixed(*a))
+    monkeypatch.setattr("sage_timm.launcher.monitor.draw_mixed", lambda *a, **k: drawn.append(a) or draw_mixed(*a, **k))
     session = Session(Settings(Mixup(), save_mixed=count, folder=tmp_path / "mixed"))
     session.note_statistics((0.5, 0.4, 0.3), (0.5, 0.4, 0.3))
     mixup = SessionMixup(session, num_classes=3)
@@ -137,10 +138,27 @@ def test_the_first_mixed_batches_are_saved_as_pictures(count, tmp_path, monkeypa
         mixup((images - 0.5) / 0.5, labels)
     names = [f"mixed-{i:03d}.png" for i in range(1, count + 1)]
     assert sorted(path.name for path in (tmp_path / "mixed").iterdir()) == names
-    assert f"{tmp_path}/mixed/mixed-001.png: a mixed batch, each image" in capsys.readouterr().err
+    assert f"{tmp_path}/mixed/mixed-001.png: a mixed batch, under each image" in capsys.readouterr().err
     pixels, plan, labels = drawn[0]
-    assert len(drawn) == count and set(labels) <= {"0", "1", "2"} and len(plan.lam) == 8
+    assert len(drawn) == count and set(labels) <= {"class 0", "class 1", "class 2"} and len(plan.lam) == 8
     assert torch.allclose(pixels[:, 0], images[:, 0], atol=1e-6), "drawn as they are, not normalised"
+
+
+def test_pictures_say_what_mixed_each_image(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("sage_timm.launcher.monitor.draw_mixed", lambda *a, **k: drawn.append(k) or draw_mixed(*a, **k))
+    session = Session(Settings(SAGE(), saliency="spectral", share=0.5, save_mixed=1, folder=tmp_path))
+    mixup = SessionMixup(session, mode="elem", cutmix_alpha=1.0, prob=0.7, num_classes=3)
+    np.random.seed(0)
+    mixup(*batch(64))
+    (mixers,) = (call["mixers"] for call in drawn)
+    for name, mixes in (
+        ("SAGE", mixup.drawn.by_method),
+        ("CutMix", mixup.drawn.by_cutmix),
+        ("Mixup", mixup.drawn.by_mixup),
+    ):
+        assert mixes.any() and [mixer == name for mixer in mixers] == mixes.tolist()
+    assert "not mixed" in mixers
 
 
 def test_a_folder_that_cannot_be_written_stops_the_pictures_alone(tmp_path, capsys):

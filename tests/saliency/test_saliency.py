@@ -462,7 +462,10 @@ def test_a_model_without_weights_works():
     [
         ({"mean": (0.5, 0.5), "std": (0.2, 0.2, 0.2)}, "`std` must hold a positive number for each"),
         ({"mean": (0.5,), "std": (0.0,)}, "`std` must hold a positive number for each"),
-        ({"mean": "abc", "std": (1, 1, 1)}, "`mean and std` must be a number"),
+        ({"mean": "abc", "std": (1, 1, 1)}, "`mean` must be a number"),
+        ({"mean": (0.5, 123.7), "std": (0.2, 58.4)}, r"`mean` must lie in \[0, 1\].*got 123.7; .* divided by 255"),
+        ({"mean": (0.5,), "std": (58.4,)}, r"`std` must lie in \[0, 1\].*got 58.4"),
+        ({"mean": 0.5, "std": (0.5,)}, r"`mean` must hold a number per channel, got 0.5; write \(0.5,\)"),
     ],
 )
 def test_wrong_statistics(statistics, message, tiny_model):
