@@ -56,9 +56,10 @@ $python -m sage_timm.visualize "$data/train" --count 6 --size 32 -o quickstart/m
     --saliency-checkpoint quickstart/auxiliary/model_best.pth.tar
 
 echo "== 5. Comparing no mixing, Mixup + CutMix, and SAGE, whose saliency comes from a frozen model of its own"
-# Chosen on held-out training images and seed 100, without SAGE, so that the networks learn in a minute.
+# Few images and many passes, so that a network without mixing overfits. Chosen on held-out training images and seeds
+# 100 to 105, without SAGE: no mixing 85.0 %, Mixup + CutMix 87.2 %.
 $python -m scripts.study --data-dir "$data" --arms none mixup+cutmix feature --seeds 0 1 2 --model narrow \
-    --epochs 20 --auxiliary-epochs 10 --batch-size 32 --lr 0.1 --prob 0.5 --precision fp32 --no-flip --device cpu \
+    --train-images 300 --epochs 96 --auxiliary-epochs 48 --batch-size 32 --lr 0.1 --prob 0.5 --precision fp32 --no-flip --device cpu \
     --cache quickstart/study --json quickstart/runs.jsonl --plot quickstart/comparison.png --summary
 echo "Three seeds are few: two equal arms differ by more than two standard errors in about one of five comparisons."
 echo "The mixed images: quickstart/mixed.png; the comparison: quickstart/comparison.png"
