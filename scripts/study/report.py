@@ -122,6 +122,12 @@ def summary(runs: list[dict]) -> str:
         for other in arms
         if other in BASELINES and arm not in BASELINES
     ]
+    mixing = [mean(arms[arm], "accuracy") for arm in TIMM if arm in arms]
+    if "none" in arms and mixing and mean(arms["none"], "accuracy") >= max(mixing):
+        sentences.append(
+            "No mixing is as good as timm's mixing here: the network does not overfit, and mixing helps those that do. "
+            "Train longer, on fewer images, or a larger network before you judge a method."
+        )
     return "\n".join([_markdown(rows), "", *sentences])
 
 
