@@ -1,6 +1,6 @@
 """Time the search, a call and a training step, each against its alternative in the same process.
 
-    python -m scripts.bench.speed [--json FILE]
+    python -m scripts.bench.speed [--json FILE] [--against FILE]
 
 Alternatives are timed in turn, A B A B (the search: one after the other), after a warm-up, the device synchronised
 around each call; printed are the median with the 10th and 90th percentile, peak memory of one more call (allocated on
@@ -10,6 +10,7 @@ compiled step is timed on CUDA alone; Puzzle Mix needs the extra `methods`.
 
 import argparse
 import json
+import runpy
 from contextlib import nullcontext
 from datetime import date
 from pathlib import Path
@@ -81,7 +82,7 @@ def pair_of_maps(batch, size, device):
     return 0.35 * own, 0.65 * other
 
 
-def search(size, batch, loop, device, repeats):
+def search(size, batch, loop, device, repeats, earlier=None):
     own, other = pair_of_maps(batch, size, device)
     functions = {"all translations, FFT": lambda: rearrange(own, other)}
     translation = rearrange(own, other)
@@ -94,6 +95,8 @@ def search(size, batch, loop, device, repeats):
         if not (retained >= sampled - TIE).all():
             raise AssertionError("the search over all translations retains less than the sample")
         extra["retained_by_the_1_%"] = round(float(sampled.mean()), 4)
+    if earlier:
+        functions["all translations, the earlier search"] = lambda: earlier(own, other)
     title = f"(a) search, {size} x {size} grid, batch {batch}, {(2 * size - 1) ** 2} translations"
     # The loop's memory, of a GiB, would leave the allocator in a state that no user of the search meets.
     return report(title, functions, device, repeats, in_turn=False, **extra)
@@ -153,6 +156,9 @@ def build_parser():
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", metavar="FILE", help="write all figures there")
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument(
+        "--against", metavar="FILE", help="earlier file with a `rearrange` to be timed, too"
+    )
     parser.add_argument("--tiny", action="store_true", help="toy sizes, to see that everything runs")
     return parser
 
@@ -169,7 +175,8 @@ def main(argv=None):
     )
     batch = 4 if args.tiny else 128 if cuda else 32
     sizes, models = ((32,), ("test_resnet",)) if args.tiny else ((32, 64, 224), ("resnet18", "resnet50"))
-    results = [search(grid, n, loop, device, args.repeats) for grid, n, loop in grids]
+    earlier = runpy.run_path(args.against)["rearrange"] if args.against else None
+    results = [search(grid, n, loop, device, args.repeats, earlier) for grid, n, loop in grids]
     results += [call(batch, size, device, args.repeats) for size in sizes]
     for model in models:
         results += [

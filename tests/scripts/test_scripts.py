@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from sage_timm import MixPlan, create_saliency, visualize
-from sage_timm.methods import METHODS
+from sage_timm.methods import METHODS, sage_search
 from sage_timm.methods.boxes import box_plan
 from sage_timm.methods.sage import sage
 from sage_timm.saliency import SOURCES
@@ -136,12 +136,13 @@ def test_quickstart(tmp_path):
 
 
 def test_benchmark(tmp_path, capsys):
-    speed.main(["--tiny", "--repeats", "2", "--device", "cpu", "--json", str(tmp_path / "figures.json")])
+    files = ["--json", str(tmp_path / "figures.json"), "--against", sage_search.__file__]
+    speed.main(["--tiny", "--repeats", "2", "--device", "cpu", *files])
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert [r["title"][:3] for r in figures["results"]] == ["(a)", "(a)", "(b)", "(c)"]
     assert all(low <= median <= high for r in figures["results"] for median, low, high in r["ms"].values())
     out = capsys.readouterr().out
-    assert "SageMixup / timm Mixup" in out and "MiB" in out
+    assert "SageMixup / timm Mixup" in out and "MiB" in out and "the earlier search / all translations" in out
 
 
 def test_the_benchmarks_loop_agrees_with_brute_force():
