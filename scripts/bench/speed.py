@@ -156,9 +156,7 @@ def build_parser():
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", metavar="FILE", help="write all figures there")
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument(
-        "--against", metavar="FILE", help="earlier file with a `rearrange` to be timed, too"
-    )
+    parser.add_argument("--against", metavar="FILE", help="earlier file with a `rearrange` to be timed, too")
     parser.add_argument("--tiny", action="store_true", help="toy sizes, to see that everything runs")
     return parser
 
