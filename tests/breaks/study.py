@@ -6,8 +6,8 @@ DATA, ARMS, TRAINING, MAIN, REPORT = (
 STUDY = "tests/scripts/test_study.py"
 
 MUTANTS = [
-    ("study: a network that underfits is not told", REPORT, '>= max(mixing)', '> 100', STUDY),
-    ("study: underfitting told though mixing helps", REPORT, '>= max(mixing)', '>= min(mixing)', STUDY),
+    ("study: mixing that never helps is not told", REPORT, '>= max(mixing)', '> 100', STUDY),
+    ("study: mixing that helps is called useless", REPORT, '>= max(mixing)', '>= min(mixing)', STUDY),
     ("study: backgrounds of the object's own colours", DATA, "for index in (image, donor[image])", "for index in (image, image)", STUDY),
     ("study: backgrounds show a shape", DATA, "spot * noise", "spot", STUDY),
     ("study: the mask is all of the frame", DATA, "mask[there] = 1", "mask[image] = 1", STUDY),

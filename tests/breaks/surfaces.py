@@ -1,6 +1,7 @@
 """Breaks of the surfaces, the planner and the checks: (what, file, text, replacement, tests)."""
 
 MUTANTS = [
+    ("saliency computed for batches that need none", "sage_timm/mixup.py", "if looks.any() else None", "if True else None", "tests/surfaces/test_mixup.py"),
     ("images that the model's own statistics do not fit are not said", 'sage_timm/checks.py', 'outside > 0.05 or lowest > 0.3', 'False', 'tests/surfaces/test_mixup.py'),
     ('unnormalised images are not said', 'sage_timm/checks.py', 'outside > 0.05 or lowest > 0.3', 'outside > 0.05', 'tests/surfaces/test_mixup.py'),
     ('statistics that were given are doubted', 'sage_timm/planner.py', 'assumed=self.source.mean is None', 'assumed=True', 'tests/surfaces/test_mixup.py'),

@@ -584,3 +584,24 @@ def test_unfit_method_share():
     for name, said in (("cutmix", "CutMix"), ("mixup", "Mixup")):
         with pytest.raises(ValueError, match=f"`method_share` must be 1 for {said}, got 0.5"):
             create_mixup(name, method_share=0.5)
+
+
+@pytest.mark.parametrize("label_weight", ["mask", "saliency"])
+def test_saliency_is_computed_for_the_batches_that_need_it(label_weight):
+    """Not for unmixed ones, nor for CutMix's unless the labels are weighted by it."""
+    looked = []
+    mixup = SageMixup(
+        cutmix_alpha=1.0,
+        prob=0.7,
+        num_classes=7,
+        saliency=lambda images, target: looked.append(1) or flat(images, target),
+        label_weight=label_weight,
+    )
+    seeded()
+    mixes = []
+    for _ in range(60):
+        plan = mixup.plan(*batch())
+        # SAGE's plan has the partner's moves; CutMix's has none.
+        mixes.append("none" if plan is None else "cutmix" if plan.translation is None else "sage")
+    assert min(map(mixes.count, ("none", "cutmix", "sage"))) > 5
+    assert len(looked) == mixes.count("sage") + (label_weight == "saliency") * mixes.count("cutmix")
