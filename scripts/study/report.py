@@ -125,8 +125,8 @@ def summary(runs: list[dict]) -> str:
     mixing = [mean(arms[arm], "accuracy") for arm in TIMM if arm in arms]
     if "none" in arms and mixing and mean(arms["none"], "accuracy") >= max(mixing):
         sentences.append(
-            "No mixing was at least as good as timm's mixing here. Mixing helps networks that overfit: train longer, on "
-            "fewer images, or a larger network before you judge a method, or take more seeds."
+            "No mixing was at least as good as timm's mixing here. Mixing helps networks that overfit: train longer, "
+            "on fewer images, or a larger network before you judge a method, or take more seeds."
         )
     return "\n".join([_markdown(rows), "", *sentences])
 
