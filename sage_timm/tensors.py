@@ -55,12 +55,11 @@ def gaussian_blur(maps: torch.Tensor, sigma: float, radius: int | None = None) -
     rows, columns = (min(reach, side - 1) for side in maps.shape[-2:])
     if max(rows, columns) <= 0:
         return maps
-    # The weights are made on the host and sent without waiting for it.
     kernels = {}
     for radius in {rows, columns}:
-        weights = [math.exp(-0.5 * (i / sigma) ** 2) for i in range(-radius, radius + 1)]
-        kernel = torch.tensor([weight / sum(weights) for weight in weights], dtype=maps.dtype)
-        kernels[radius] = kernel.to(maps.device, non_blocking=True)
+        place = torch.arange(-radius, radius + 1, device=maps.device, dtype=maps.dtype)
+        weights = (place / sigma).square().mul(-0.5).exp()
+        kernels[radius] = weights / weights.sum()
     maps = F.pad(maps, (columns, columns, rows, rows), mode="reflect")
     return F.conv2d(F.conv2d(maps, kernels[rows].view(1, 1, -1, 1)), kernels[columns].view(1, 1, 1, -1))
 

@@ -10,13 +10,17 @@ from sage_timm.methods.sage_search import TIE, certify, rearrange, retained_sali
 from sage_timm.plan import Batch
 from sage_timm.tensors import unit_mass
 
-pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
 
 
-def make_mixup(name, model, **settings):
-    return SageMixup(
-        num_classes=5, saliency=create_saliency(name, **({} if name == "spectral" else {"model": model})), **settings
-    )
+def make_mixup(name, model, **mixup):
+    settings = {"model": model, "mean": (0.0,) * 3, "std": (1.0,) * 3}
+    saliency = create_saliency(name, **({} if name == "spectral" else settings))
+    return SageMixup(num_classes=5, saliency=saliency, **mixup)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (61, 47)])
@@ -34,8 +38,8 @@ def test_the_search_agrees_with_the_cpu(size):
 @pytest.mark.parametrize("name", ["feature", "gradient", "spectral"])
 def test_no_call_makes_the_host_wait(name, mode, tiny_model):
     mixup = make_mixup(name, tiny_model, mode=mode, cutmix_alpha=1.0)
-    images, target = torch.randn(8, 3, 64, 64, device="cuda"), torch.arange(8, device="cuda") % 5
-    for _ in range(3):
+    images, target = torch.rand(8, 3, 64, 64, device="cuda"), torch.arange(8, device="cuda") % 5
+    for _ in range(12):  # some are CutMix's; the third of the others is recorded
         mixup(images, target)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
@@ -47,13 +51,17 @@ def test_no_call_makes_the_host_wait(name, mode, tiny_model):
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_labels_out_of_range_are_an_error_one_batch_late(tiny_model):
+def test_labels_out_of_range_are_an_error_by_the_next_batch(tiny_model):
     mixup = make_mixup("spectral", tiny_model)
     images, target = torch.randn(8, 3, 32, 32, device="cuda"), torch.arange(8, device="cuda")
-    mixup(images, target)
-    torch.cuda.synchronize()
-    with pytest.raises(ValueError, match=r"labels in \[0, 4\], got 7"):
+
+    def two_batches():
+        mixup(images, target)
+        torch.cuda.synchronize()
         mixup(images, target % 5)
+
+    with pytest.raises(ValueError, match=r"labels in \[0, 4\], got 7"):
+        two_batches()
     mixup(images, target % 5)
 
 
@@ -70,7 +78,7 @@ def test_a_full_resolution_search_at_224_stays_under_2_gib():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_dtypes_and_layout(dtype, tiny_model):
-    images = torch.randn(6, 3, 40, 56, device="cuda", dtype=dtype).contiguous(memory_format=torch.channels_last)
+    images = torch.rand(6, 3, 40, 56, device="cuda", dtype=dtype).contiguous(memory_format=torch.channels_last)
     with torch.autocast("cuda", torch.float16):
         mixed, weights = make_mixup("gradient", tiny_model)(images, torch.arange(6, device="cuda") % 5)
     assert mixed.dtype == dtype and mixed.is_contiguous(memory_format=torch.channels_last) and mixed.isfinite().all()
@@ -79,7 +87,7 @@ def test_dtypes_and_layout(dtype, tiny_model):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_on_the_device(name):
-    images, target = torch.randn(6, 3, 40, 56, device="cuda"), torch.arange(6, device="cuda")
+    images, target = torch.rand(6, 3, 40, 56, device="cuda"), torch.arange(6, device="cuda")
     for mix in (
         create_mixup(name, num_classes=6, mode="elem", prob=0.7, cutmix_alpha=1.0, saliency="spectral"),
         SageMix(num_classes=6, saliency="spectral", method=name),
@@ -104,7 +112,7 @@ def test_methods_plan_on_the_device_as_on_the_cpu(name):
 @pytest.mark.parametrize("name", ["mixup", "cutmix", "saliencymix"])
 def test_methods_without_a_solver_make_nobody_wait(name):
     mixup = create_mixup(name, num_classes=5, saliency="spectral")
-    images, target = torch.randn(8, 3, 64, 64, device="cuda"), torch.arange(8, device="cuda") % 5
+    images, target = torch.rand(8, 3, 64, 64, device="cuda"), torch.arange(8, device="cuda") % 5
     mixup(images, target)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
@@ -116,9 +124,79 @@ def test_methods_without_a_solver_make_nobody_wait(name):
 
 def test_a_loaded_state_repeats_the_devices_draws():
     mixup = create_mixup("cutmix", num_classes=5)
-    state, images, target = mixup.state_dict(), torch.randn(8, 3, 32, 32, device="cuda"), torch.arange(8) % 5
+    images, target = torch.randn(8, 3, 32, 32, device="cuda"), torch.arange(8) % 5
+    state = mixup.state_dict()
     first = mixup(images, target)
     expected = torch.rand(5, device="cuda")
     mixup.load_state_dict(state)
     again = mixup(images, target)
     assert torch.equal(first[0], again[0]) and torch.equal(torch.rand(5, device="cuda"), expected)
+
+
+def close(a, b):
+    return (a - b).abs().max() <= 0.02 * b.max()  # half precision
+
+
+@pytest.mark.parametrize("name", ["feature", "gradient"])
+def test_a_recorded_model_gives_the_maps_of_one_that_is_not(name, tiny_model):
+    source = make_mixup(name, tiny_model).saliency
+    batches = [torch.rand(8, 3, 64, 64, device="cuda") for _ in range(6)]
+    weights = torch.eye(5, device="cuda")[torch.arange(8) % 5]
+    launched = [make_mixup(name, tiny_model).saliency(images, weights) for images in batches]
+    recorded = [source(images, weights) for images in batches]
+    assert len(source.graphs._recordings) == 1
+    assert all(close(a, b) for a, b in zip(recorded, launched, strict=True))
+    assert not close(launched[0], launched[1])
+    assert close(source(batches[0][:5], weights[:5]), launched[0][:5]) and len(source.graphs._recordings) == 1
+    others = source(batches[0], weights.flip(0))
+    assert not close(others, launched[0])
+    with torch.no_grad():
+        for parameter in source.auxiliary.model.parameters():
+            parameter.mul_(1.5)
+    assert not close(source(batches[0], weights), launched[0]), "weights are read where they are"
+
+
+def test_recorded_maps_are_close_to_those_of_the_cpu(tiny_model):
+    source = make_mixup("feature", tiny_model).saliency
+    images, weights = torch.rand(8, 3, 64, 64), torch.eye(5)[torch.arange(8) % 5]
+    on_cpu = source(images, weights)
+    for _ in range(4):
+        on_gpu = source(images.cuda(), weights.cuda()).cpu()
+        overlap = torch.minimum(unit_mass(on_cpu), unit_mass(on_gpu)).sum((1, 2, 3))
+        assert overlap.min() > 0.9, "half precision moves little of the mass"
+
+
+def test_recorded_plans_are_those_that_are_not(tiny_model):
+    images, target = torch.rand(8, 3, 64, 64, device="cuda"), torch.arange(8, device="cuda") % 5
+    method = create_method("sage")
+    for _ in range(5):
+        saliency, lam = torch.rand(8, 1, 16, 16, device="cuda") ** 4, torch.rand(8, device="cuda")
+        batch = Batch(images, saliency, torch.arange(7, -1, -1, device="cuda"), lam, 1.0)
+        plan, fresh = method(batch), create_method("sage")(batch)
+        for name in ("mask", "lam", "translation"):
+            assert torch.equal(getattr(plan, name), getattr(fresh, name)), name
+    assert len(method._graphs._recordings) == 1
+    kept = plan.mask.clone()
+    method(Batch(images, saliency.flip(3), batch.partner, lam, 1.0))
+    assert torch.equal(plan.mask, kept), "a later call must not write into an earlier plan"
+    mixup = create_mixup("sage", num_classes=5, saliency="spectral")
+    mixed = [mixup(images, target)[0] for _ in range(5)]
+    assert all(each.isfinite().all() for each in mixed)
+
+
+def test_a_model_that_asks_for_a_value_runs_as_it_is(tiny_model):
+    class Asks(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = tiny_model
+
+        def forward(self, x):
+            return self.model(x) * float(x.mean() > -1)
+
+    source = make_mixup("gradient", Asks()).saliency
+    images, weights = torch.rand(8, 3, 64, 64, device="cuda"), torch.eye(5, device="cuda")[torch.arange(8) % 5]
+    first = source(images, weights)
+    source(images, weights)
+    with pytest.warns(UserWarning, match="recording a CUDA graph failed"):
+        third = source(images, weights)
+    assert close(third, first) and close(source(images, weights), first)

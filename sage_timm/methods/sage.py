@@ -1,12 +1,14 @@
 """SAGE (Ma et al., BMVC 2022): saliency mask after the rearrangement that retains most saliency."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 
 from ..checks import check_number
+from ..graphs import CudaGraphs
 from ..plan import Batch, MixPlan
 from ..tensors import translate, unit_mass
 from .sage_search import rearrange
@@ -43,6 +45,7 @@ def sage(
     *,
     search_fraction: float = 1.0,
     candidates: torch.Tensor | None = None,
+    graphs: CudaGraphs | None = None,
 ) -> MixPlan:
     """Plan a SAGE mix: find each partner's best translation, then mask and label weight.
 
@@ -56,6 +59,7 @@ def sage(
         size: (H, W) of the images.
         search_fraction: in (0, 1], the chance of each translation to be tried; the zero translation always is.
         candidates: [B or 1, 2h - 1, 2w - 1] bool, the translations to try instead (see `rearrange`).
+        graphs: what records the search on a GPU, kept from call to call; None: nothing is recorded.
 
     Returns:
         The plan; its lam is the mean of the mask.
@@ -67,23 +71,26 @@ def sage(
         grid = (min(saliency.shape[-2], height), min(saliency.shape[-1], width))
         saliency = F.adaptive_avg_pool2d(saliency, grid)
     rows, columns = saliency.shape[-2:]
-    share = ratio.view(-1, 1, 1, 1)
 
     if candidates is None and search_fraction < 1:
         shape = (len(saliency), 2 * rows - 1, 2 * columns - 1)
         candidates = torch.rand(shape, device=saliency.device, dtype=saliency.dtype) < search_fraction
         candidates[:, rows - 1, columns - 1] = True
-    maps = unit_mass(saliency)
-    own, other = share * maps, (1 - share) * maps[partner]
-    translation = rearrange(own, other, candidates)
 
-    if (rows, columns) != size:
-        cell = torch.tensor([height / rows, width / columns], dtype=torch.float32)
-        translation = (translation * cell.to(saliency.device, non_blocking=True)).round().long()
-        own, other = (F.interpolate(each, size, mode="bilinear") for each in (own, other))
-    mask = saliency_mask(own, other, translation, ratio)
+    def search(saliency, partner, ratio, candidates):
+        share, maps = ratio.view(-1, 1, 1, 1), unit_mass(saliency)
+        own, other = share * maps, (1 - share) * maps[partner]
+        translation = rearrange(own, other, candidates)
+        if (rows, columns) != size:
+            dy, dx = translation.float().unbind(1)
+            translation = torch.stack([dy * (height / rows), dx * (width / columns)], 1).round().long()
+            own, other = (F.interpolate(each, size, mode="bilinear") for each in (own, other))
+        mask = saliency_mask(own, other, translation, ratio)
+        return translation, mask, mask.mean((1, 2, 3))
+
+    translation, mask, lam = (graphs or CudaGraphs())(search, saliency, partner, ratio, candidates, key=size)
     moves = F.pad(translation[:, None], (0, 0, 1, 0))[..., None, None]
-    return MixPlan.of_pairs(partner, mask, mask.mean((1, 2, 3)), moves)
+    return MixPlan.of_pairs(partner, mask, lam, moves)
 
 
 @dataclass(frozen=True)
@@ -122,7 +129,11 @@ class SAGE:
         check_number("lam_max", self.lam_max, 0, 1, open_low=True)
         check_number("search_fraction", self.search_fraction, 0, 1, open_low=True)
 
+    @cached_property
+    def _graphs(self) -> CudaGraphs:
+        return CudaGraphs()
+
     def __call__(self, batch: Batch) -> MixPlan:
         """Make the plan of a batch."""
-        ratio = self.lam_max * batch.lam
-        return sage(batch.saliency, batch.partner, ratio, batch.size, search_fraction=self.search_fraction)
+        ratio, fraction = self.lam_max * batch.lam, self.search_fraction
+        return sage(batch.saliency, batch.partner, ratio, batch.size, search_fraction=fraction, graphs=self._graphs)

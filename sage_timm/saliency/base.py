@@ -109,12 +109,18 @@ class Saliency:
             images = images.clone() if images.is_inference() else images.detach()
             if target is not None:
                 target = target.clone() if target.is_inference() else target.detach()
-            maps = self.raw(images.float(), target)
-            maps = maps.float().clamp_min(0)
-            if self.blur:
-                maps = gaussian_blur(maps, self.blur * min(maps.shape[-2:]))
-            rows, columns = (math.ceil(side / math.ceil(side / (self.grid or side))) for side in maps.shape[-2:])
-            return self._above_floor(F.adaptive_avg_pool2d(maps, (rows, columns)))
+            return self._maps(images.float(), target)
+
+    def _maps(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
+        return self._finished(self.raw(images, target))
+
+    def _finished(self, maps: torch.Tensor) -> torch.Tensor:
+        """Blur raw maps, average them down to the grid and subtract the floor."""
+        maps = maps.float().clamp_min(0)
+        if self.blur:
+            maps = gaussian_blur(maps, self.blur * min(maps.shape[-2:]))
+        rows, columns = (math.ceil(side / math.ceil(side / (self.grid or side))) for side in maps.shape[-2:])
+        return self._above_floor(F.adaptive_avg_pool2d(maps, (rows, columns)))
 
     def _above_floor(self, maps: torch.Tensor) -> torch.Tensor:
         if not self.floor:

@@ -9,19 +9,24 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..checks import check_count, first_line
+from ..graphs import CudaGraphs
 from ..tensors import per_channel, resize
 from .auxiliary import Auxiliary, unwrap
 from .base import Saliency
+
+HALF_SCALE = 1024.0
 
 
 class _ModelSaliency(Saliency):
     """A source that looks through a model, at `size` pixels, re-normalised from the run's statistics to the model's."""
 
     name: str
+    frozen = True  # weights and buffers stay where they are and change in no call
 
     def __init__(self, auxiliary: Auxiliary, size: int | None = None, **settings) -> None:
         super().__init__(**settings)
         self.auxiliary = auxiliary
+        self.graphs = CudaGraphs()
         self.size = auxiliary.size if size is None else (check_count("size", size, 1),) * 2
 
     @property
@@ -40,15 +45,22 @@ class _ModelSaliency(Saliency):
         images = _resized(images, self.size)
         if self.mean is None or self.auxiliary.mean is None:
             return images
-        if len(self.mean) not in (1, images.shape[1]):
+        channels = images.shape[1]
+        if len(self.mean) not in (1, channels):
             raise ValueError(
-                f"`mean` must hold one number for each of {images.shape[1]} channels, got {self.mean!r}; give as many "
+                f"`mean` must hold one number for each of {channels} channels, got {self.mean!r}; give as many "
                 "in `mean` and `std`"
             )
         mean, std, own_mean, own_std = (
-            per_channel(s, images) for s in (self.mean, self.std, self.auxiliary.mean, self.auxiliary.std) if s
+            list(values) if len(values) == channels else [sum(values) / len(values)] * channels
+            for values in (self.mean, self.std, self.auxiliary.mean, self.auxiliary.std)
+            if values
         )
-        return (images * std + (mean - own_mean)) / own_std
+        scale = [a / b for a, b in zip(std, own_std, strict=True)]
+        shift = [(a - b) / c for a, b, c in zip(mean, own_mean, own_std, strict=True)]
+        if set(scale) == {1.0} and set(shift) == {0.0}:
+            return images
+        return torch.addcmul(per_channel(shift, images), images, per_channel(scale, images))
 
     @contextlib.contextmanager
     def model_on(self, device: torch.device) -> Iterator[nn.Module]:
@@ -57,6 +69,7 @@ class _ModelSaliency(Saliency):
         parameter = next(model.parameters(), None)
         if parameter is not None and parameter.device != device:
             model.to(device)
+            self.graphs = CudaGraphs()
         yield model
 
     def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
@@ -64,6 +77,21 @@ class _ModelSaliency(Saliency):
         pixels = self.model_input(images)
         with self.model_on(images.device) as model, torch.enable_grad():
             return self.map(model, pixels, target)
+
+    def _maps(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
+        if not self.frozen:
+            return super()._maps(images, target)
+        pixels = self.model_input(images)
+        with self.model_on(images.device) as model:
+
+            def run(pixels, target):
+                half = torch.autocast(pixels.device.type, torch.float16, enabled=pixels.is_cuda)
+                with torch.enable_grad(), half:
+                    raw = self.map(model, pixels, target)
+                return (self._finished(raw),)
+
+            (maps,) = self.graphs(run, pixels, target, weights=next(model.parameters(), None))
+            return maps
 
     def map(self, model: nn.Module, pixels: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
         """Compute a non-negative map [B, 1, h, w] from the model's own input, with gradients enabled."""
@@ -157,6 +185,7 @@ class TrainingGradient(Gradient):
     """
 
     name = "gradient of the model in training"
+    frozen = False
 
     def model_input(self, images: torch.Tensor) -> torch.Tensor:
         """Resize the images; they come as the model in training expects them."""
@@ -181,7 +210,9 @@ def _loss(logits: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
         raise ValueError(f"the saliency model must return logits [B, N] that depend on the pixels, got {got}")
     if target is None or (target.ndim == 2 and target.shape[1] != logits.shape[1]):
         target = logits.argmax(1)
-    return F.cross_entropy(logits.float(), target, reduction="sum")
+    # Maps have any scale, and half precision loses the small gradients of confident answers.
+    scale = HALF_SCALE if logits.dtype == torch.float16 else 1
+    return scale * F.cross_entropy(logits.float(), target, reduction="sum")
 
 
 def _run_from(stage: str, model: nn.Module, pixels: torch.Tensor) -> tuple[Any, Any]:

@@ -47,17 +47,21 @@ def synchronise(device):
         torch.cuda.synchronize()
 
 
-def timed(functions, device, repeats):
-    """Time the named functions in turn; return per name the median, the 10th and the 90th percentile, in ms."""
+def timed(functions, device, repeats, calls=1):
+    """Time the named functions in turn; return per name the median, the 10th and the 90th percentile, in ms.
+
+    One time is that of `calls` calls in a row, divided by them; a GPU may be busy with one when the next begins.
+    """
     times = {name: [] for name in functions}
     for repeat in range(repeats + 2):
         for name, function in functions.items():
             synchronise(device)
             start = time.perf_counter()
-            function()
+            for _ in range(calls):
+                function()
             synchronise(device)
             if repeat >= 2:
-                times[name].append(1000 * (time.perf_counter() - start))
+                times[name].append(1000 * (time.perf_counter() - start) / calls)
     return {name: torch.tensor(t).quantile(torch.tensor([0.5, 0.1, 0.9])).tolist() for name, t in times.items()}
 
 

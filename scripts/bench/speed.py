@@ -3,9 +3,10 @@
     python -m scripts.bench.speed [--json FILE] [--against FILE]
 
 Alternatives are timed in turn, A B A B (the search: one after the other), after a warm-up, the device synchronised
-around each call; printed are the median with the 10th and 90th percentile, peak memory of one more call (allocated on
-CUDA; growth of the process on CPU), and the number of operations, views apart, that a call hands to the device. A
-compiled step is timed on CUDA alone; Puzzle Mix needs the extra `methods`.
+around each call, on CUDA around ten training steps in a row. Printed are the median with the 10th and 90th percentile,
+peak memory of one more call (allocated on CUDA; growth of the process on CPU), and the number of operations, views
+apart, that a call hands to the device; what a CUDA graph replays is none. A compiled step is timed on CUDA alone;
+Puzzle Mix needs the extra `methods`.
 """
 
 import argparse
@@ -57,9 +58,9 @@ def search_in_a_loop(own, other, fraction=0.01):
     return torch.stack([dy[best], dx[best]], 1)
 
 
-def report(title, functions, device, repeats, in_turn=True, **extra):
+def report(title, functions, device, repeats, in_turn=True, calls=1, **extra):
     blocks = [functions] if in_turn else [{name: function} for name, function in functions.items()]
-    times = {name: each for block in blocks for name, each in timed(block, device, repeats).items()}
+    times = {name: each for block in blocks for name, each in timed(block, device, repeats, calls).items()}
     memory = {name: peak_memory(function, device) for name, function in functions.items()}
     launched = {name: operations(function) for name, function in functions.items()}
     print(f"\n{title}")
@@ -146,9 +147,8 @@ def step(name, batch, size, device, repeats, compiled=False):
         ours = SageMixup(mixup_alpha=0.8, saliency=source)
         functions[title] = lambda ours=ours: training_step(ours)
     how = ("bf16 autocast" if cuda else "float32") + (", compiled" if compiled else "")
-    return report(
-        f"(c) {name} step, {batch} images of {size} x {size}, channels_last, {how}", functions, device, repeats
-    )
+    title = f"(c) {name} step, {batch} images of {size} x {size}, channels_last, {how}"
+    return report(title, functions, device, repeats, calls=10 if cuda else 1)
 
 
 def build_parser():

@@ -7,7 +7,7 @@ MUTANTS = [
     ('blur does nothing', 'sage_timm/saliency/base.py', 'if self.blur:', 'if False:', 'tests/saliency/test_saliency.py'),
     ('grid does nothing', 'sage_timm/saliency/base.py', '(self.grid or side)', 'side', 'tests/saliency/test_saliency.py'),
     ('size does nothing', 'sage_timm/saliency/model.py', 'images = _resized(images, self.size)', 'images = _resized(images, None)', 'tests/saliency/test_saliency.py'),
-    ('statistics not converted', 'sage_timm/saliency/model.py', 'return (images * std + (mean - own_mean)) / own_std', 'return images', 'tests/saliency/test_saliency.py'),
+    ('statistics not converted', 'sage_timm/saliency/model.py', 'return torch.addcmul(per_channel(shift, images), images, per_channel(scale, images))', 'return images', 'tests/saliency/test_saliency.py'),
     ('self saliency leaves the model in eval mode', 'sage_timm/saliency/model.py', 'module.training = training', 'pass', 'tests/saliency/test_saliency.py'),
     ("auxiliary model is the user's own object", 'sage_timm/saliency/auxiliary.py', 'copy.deepcopy(unwrap(model))', 'unwrap(model)', 'tests/saliency/test_saliency.py'),
     ('parameters not frozen', 'sage_timm/saliency/auxiliary.py', '.eval().requires_grad_(False)', '.eval()', 'tests/saliency/test_saliency.py'),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import skimage.data
+import timm
 import torch
 
 from sage_timm import create_saliency
@@ -91,8 +92,9 @@ def test_timm_is_silent_about_weights_that_are_not_of_the_model_in_training(no_h
 def test_every_entry_has_a_place_of_its_own(no_hub):
     packaged = torch.load(offline_weights_file(), weights_only=True)
     renamed = load_offline_weights(offline_weights_file())
+    expected = timm.create_model(OFFLINE_MODEL).state_dict()
+    assert len(renamed) == len(packaged) and renamed.keys() == expected.keys()
     model = load_auxiliary(f"{OFFLINE_MODEL}.in1k").model
-    assert len(renamed) == len(packaged) and renamed.keys() == model.state_dict().keys()
     assert "state_dict" not in model.pretrained_cfg, "the weights are kept once"
 
 

@@ -1,0 +1,88 @@
+"""CUDA graphs: work that repeats on a GPU, launched at once instead of operation by operation."""
+
+import warnings
+from collections.abc import Callable, Hashable
+
+import torch
+
+from .checks import first_line
+
+RECORD_AT = 3  # the call that is recorded: those before it warm up, and what is rare never comes so far
+RECORDINGS = 2  # at most, since each holds all memory that comes and goes in a call
+
+Tensors = tuple[torch.Tensor, ...]
+
+
+class CudaGraphs:
+    """Runs functions of tensors as CUDA graphs where the same shapes come again.
+
+    A small model or a search is hundreds of short operations, which the host launches more slowly than a GPU runs them;
+    a recorded graph is one launch. A function must depend on nothing but its inputs, the `key`, and tensors that stay
+    at their addresses, and must ask for no value. One that can't be recorded runs as it is, after a warning, and so
+    does everything off a GPU.
+    """
+
+    def __init__(self) -> None:
+        self._calls: dict[Hashable, int] = {}
+        self._recordings: dict[Hashable, tuple[torch.cuda.CUDAGraph, list[torch.Tensor | None], Tensors]] = {}
+        self._refused = False
+
+    def __reduce__(self):
+        return type(self), ()  # a copy, or another process, records its own
+
+    def __call__(
+        self,
+        function: Callable[..., Tensors],
+        first: torch.Tensor,
+        *others: torch.Tensor | None,
+        weights: torch.Tensor | None = None,
+        key: Hashable = None,
+    ) -> Tensors:
+        """Run a function.
+
+        Args:
+            function: takes the inputs and returns a tuple of tensors.
+            first: an input; its device counts.
+            *others: the other inputs.
+            weights: one of the tensors that the function reads where they are; replaced ones have another address.
+            key: what else the function depends on.
+        """
+        inputs = first, *others
+        if (
+            self._refused
+            or not (first.is_cuda and torch.cuda.is_initialized())
+            or torch.cuda.is_current_stream_capturing()
+        ):
+            return function(*inputs)
+        address = weights if weights is None else weights.data_ptr()
+        key = key, address, *(None if x is None else (x.shape, x.stride(), x.dtype, x.device) for x in inputs)
+        if key not in self._recordings:
+            self._calls[key] = self._calls.get(key, 0) + 1
+            if self._calls[key] < RECORD_AT or len(self._recordings) == RECORDINGS:
+                return function(*inputs)
+            try:
+                self._recordings[key] = self._record(function, inputs)
+            except RuntimeError as error:
+                self._refused = True
+                warnings.warn(
+                    f"recording a CUDA graph failed ({first_line(error)}); without one a call is slower, and the same "
+                    "otherwise",
+                    stacklevel=2,
+                )
+                return function(*inputs)
+        graph, places, results = self._recordings[key]
+        with torch.no_grad():
+            for place, x in zip(places, inputs, strict=True):
+                if place is not None and x is not None:
+                    place.copy_(x)
+            graph.replay()
+            return tuple(result.clone() for result in results)
+
+    @staticmethod
+    def _record(function, inputs):
+        places = [None if x is None else x.detach().clone() for x in inputs]
+        graph = torch.cuda.CUDAGraph()
+        # Other threads, of a DataLoader or of NCCL, may use the device meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            results = function(*places)
+        return graph, places, results

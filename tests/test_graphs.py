@@ -1,0 +1,116 @@
+"""What is recorded and when, by stand-ins; what recordings compute is tested on a GPU, in test_cuda.py."""
+
+import copy
+import pickle
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from sage_timm.graphs import RECORD_AT, RECORDINGS, CudaGraphs
+
+
+class Recorder:
+    """Stands in for torch.cuda.CUDAGraph, and counts."""
+
+    made, replays = 0, 0
+
+    def __init__(self):
+        Recorder.made += 1
+
+    def replay(self):
+        Recorder.replays += 1
+
+
+@pytest.fixture
+def recorder(monkeypatch):
+    @contextmanager
+    def recording(graph, capture_error_mode):
+        assert capture_error_mode == "thread_local"
+        yield
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Recorder)
+    monkeypatch.setattr(torch.cuda, "graph", recording)
+    monkeypatch.setattr(Recorder, "made", 0)
+    monkeypatch.setattr(Recorder, "replays", 0)
+    return Recorder
+
+
+class OnCuda(torch.Tensor):
+    """A tensor that says it is on a GPU."""
+
+    is_cuda = True
+
+
+def doubled(x, y=None):
+    return (2 * x,)
+
+
+def batch(size):
+    return torch.rand(size, 3).as_subclass(OnCuda)
+
+
+def test_a_shape_is_recorded_when_it_has_come_often_enough(recorder):
+    graphs = CudaGraphs()
+    for call in range(1, 7):
+        (result,) = graphs(doubled, batch(8), None)
+        assert result.shape == (8, 3) and recorder.made == (call >= RECORD_AT)
+    assert recorder.replays == 7 - RECORD_AT
+
+
+def test_what_else_it_depends_on_is_another_recording(recorder):
+    graphs = CudaGraphs()
+    first, second = torch.zeros(2), torch.zeros(2)
+    for settings in ({"weights": first}, {"weights": second}, {"weights": first, "key": "b"}):
+        for _ in range(RECORD_AT - 1):
+            graphs(doubled, batch(8), **settings)
+    assert recorder.made == 0 and len(graphs._calls) == 3
+
+
+def test_no_more_than_the_limit_is_recorded(recorder):
+    graphs = CudaGraphs()
+    for size in range(2, 6):
+        for _ in range(RECORD_AT + 1):
+            graphs(doubled, batch(size))
+    assert recorder.made == RECORDINGS and recorder.replays == 2 * RECORDINGS
+
+
+def test_what_cannot_be_recorded_runs_as_it_is_after_one_warning(recorder):
+    def fails(x):
+        if graphs._calls and max(graphs._calls.values()) >= RECORD_AT and not graphs._refused:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return (x,)
+
+    graphs = CudaGraphs()
+    for _ in range(RECORD_AT - 1):
+        graphs(fails, batch(4))
+    with pytest.warns(UserWarning, match=r"failed \(RuntimeError: operation not permitted"):
+        graphs(fails, batch(4))
+    graphs(fails, batch(4))
+    assert recorder.replays == 0
+
+
+def test_off_a_gpu_nothing_is_recorded():
+    graphs = CudaGraphs()
+    for _ in range(5):
+        assert torch.equal(graphs(doubled, torch.ones(2))[0], torch.full((2,), 2.0))
+    assert not graphs._calls
+
+
+def test_within_another_recording_nothing_is_recorded(recorder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    graphs = CudaGraphs()
+    for _ in range(5):
+        graphs(doubled, batch(4))
+    assert recorder.made == 0
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda graphs: pickle.loads(pickle.dumps(graphs))])
+def test_copies_record_their_own(copied, recorder):
+    graphs = CudaGraphs()
+    for _ in range(RECORD_AT):
+        graphs(doubled, batch(4))
+    other = copied(graphs)
+    assert graphs._recordings and not other._recordings and not other._calls
