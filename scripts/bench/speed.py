@@ -103,18 +103,22 @@ def search(size, batch, loop, device, repeats, earlier=None):
     return report(title, functions, device, repeats, in_turn=False, **extra)
 
 
-def auxiliary():
+def auxiliary(folded=True):
     """Create the default saliency; its speed does not depend on the weights, which are random."""
     torch.manual_seed(0)
-    return create_saliency(model=timm.create_model(DEFAULT_MODEL), size=112, mean=(0.0,) * 3, std=(1.0,) * 3)
+    model = timm.create_model(DEFAULT_MODEL)
+    if not folded:
+        model.pretrained_cfg = None  # modules that are not timm's keep their batch norms
+    return create_saliency(model=model, size=112, mean=(0.0,) * 3, std=(1.0,) * 3)
 
 
 def call(batch, size, device, repeats):
     images, target = torch.randn(batch, 3, size, size, device=device), torch.arange(batch, device=device) % 1000
-    theirs, saliency = Mixup(mode="elem", mixup_alpha=0.8), auxiliary()
+    theirs, saliency, unfolded = Mixup(mode="elem", mixup_alpha=0.8), auxiliary(), auxiliary(folded=False)
     functions = {
         "timm Mixup": lambda: theirs(images.clone(), target),
         "the default saliency alone": lambda: saliency(images),
+        "the same with its batch norms": lambda: unfolded(images),
     }
     for title, method, source in CALLS:
         mixup = create_mixup(method, mode="elem", saliency=source or saliency)
