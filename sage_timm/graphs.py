@@ -8,6 +8,7 @@ import torch
 from .checks import first_line
 
 RECORD_AT = 3  # the call that is recorded: those before it warm up, and what is rare never comes so far
+REPLAY_ERROR = 0.05  # of a replay, as a share of the largest value; half precision errs by less
 RECORDINGS = 2  # at most, since each holds all memory that comes and goes in a call
 
 Tensors = tuple[torch.Tensor, ...]
@@ -57,19 +58,21 @@ class CudaGraphs:
         address = weights if weights is None else weights.data_ptr()
         key = key, address, *(None if x is None else (x.shape, x.stride(), x.dtype, x.device) for x in inputs)
         if key not in self._recordings:
+            if len(self._recordings) == RECORDINGS:
+                return function(*inputs)
             self._calls[key] = self._calls.get(key, 0) + 1
-            if self._calls[key] < RECORD_AT or len(self._recordings) == RECORDINGS:
-                return function(*inputs)
-            try:
-                self._recordings[key] = self._record(function, inputs)
-            except RuntimeError as error:
-                self._refused = True
-                warnings.warn(
-                    f"recording a CUDA graph failed ({first_line(error)}); without one a call is slower, and the same "
-                    "otherwise",
-                    stacklevel=2,
-                )
-                return function(*inputs)
+            results = function(*inputs)
+            if self._calls[key] == RECORD_AT:
+                try:
+                    self._recordings[key] = self._record(function, inputs, results)
+                except RuntimeError as error:
+                    self._refused = True
+                    warnings.warn(
+                        f"recording a CUDA graph failed ({first_line(error)}); without one a call is slower, and the "
+                        "same otherwise",
+                        stacklevel=2,
+                    )
+            return results
         graph, places, results = self._recordings[key]
         with torch.no_grad():
             for place, x in zip(places, inputs, strict=True):
@@ -79,10 +82,20 @@ class CudaGraphs:
             return tuple(result.clone() for result in results)
 
     @staticmethod
-    def _record(function, inputs):
+    def _record(function, inputs, expected):
+        """Record the function, and see that a replay returns what is expected of the inputs."""
         places = [None if x is None else x.detach().clone() for x in inputs]
-        graph = torch.cuda.CUDAGraph()
-        # Other threads, of a DataLoader or of NCCL, may use the device meanwhile.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            results = function(*places)
+        device, graph = inputs[0].device, torch.cuda.CUDAGraph()
+        # The device need not be the current one, and other threads, of a DataLoader or of NCCL, may use it meanwhile.
+        with torch.cuda.device(device):
+            stream = torch.cuda.Stream(device)
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                results = function(*places)
+        for result in results:
+            result.zero_()
+        graph.replay()
+        for result, other in zip(results, expected, strict=True):
+            error = REPLAY_ERROR * float(other.abs().nan_to_num().max())
+            if not torch.allclose(result, other, rtol=0, atol=error, equal_nan=True):
+                raise RuntimeError("a replay computed something else")
         return graph, places, results

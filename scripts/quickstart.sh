@@ -55,8 +55,8 @@ $python -m sage_timm.visualize "$data/train" --count 6 --size 32 -o quickstart/m
     --saliency-checkpoint quickstart/auxiliary/model_best.pth.tar
 
 echo "== 5. Comparing no mixing, Mixup + CutMix, and SAGE, whose saliency comes from a frozen model of its own"
-# Few images and many passes, so that a network without mixing overfits. Chosen without SAGE, on --held-out 400 and
-# --seeds 100 101 102, where Mixup + CutMix was better than no mixing with each.
+# Few images and many passes, so that a network without mixing overfits. Chosen without SAGE, on
+# --held-out 500 and --seeds 100 101 102 103: no mixing 93.2 %, Mixup + CutMix 96.2 %. The test's digits are by others.
 compare() {
     $python -m scripts.study --data-dir "$data" --arms none mixup+cutmix feature --model narrow --train-images 600 \
         --epochs 120 --auxiliary-epochs 60 --batch-size 32 --lr 0.1 --prob 0.5 --precision fp32 --no-flip --device cpu \

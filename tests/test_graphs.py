@@ -2,37 +2,57 @@
 
 import copy
 import pickle
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from sage_timm.graphs import RECORD_AT, RECORDINGS, CudaGraphs
 
 
 class Recorder:
-    """Stands in for torch.cuda.CUDAGraph, and counts."""
+    """Stands in for torch.cuda.CUDAGraph: a replay repeats the recorded operations, in place."""
 
     made, replays = 0, 0
 
     def __init__(self):
         Recorder.made += 1
+        self.operations = []
 
     def replay(self):
         Recorder.replays += 1
+        for function, args, kwargs, results in self.operations:
+            for result, again in zip(results, tree_leaves(function(*args, **kwargs)), strict=True):
+                result.copy_(again)
+
+
+class Operations(TorchDispatchMode):
+    def __init__(self, operations):
+        super().__init__()
+        self.operations = operations
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        results = function(*args, **(kwargs or {}))
+        self.operations.append((function, args, kwargs or {}, tree_leaves(results)))
+        return results
 
 
 @pytest.fixture
 def recorder(monkeypatch):
     @contextmanager
-    def recording(graph, capture_error_mode):
-        assert capture_error_mode == "thread_local"
-        yield
+    def recording(graph, stream, capture_error_mode):
+        assert capture_error_mode == "thread_local" and stream == "a stream of cpu"
+        with Operations(graph.operations):
+            yield
 
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Recorder)
     monkeypatch.setattr(torch.cuda, "graph", recording)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: f"a stream of {device}")
     monkeypatch.setattr(Recorder, "made", 0)
     monkeypatch.setattr(Recorder, "replays", 0)
     return Recorder
@@ -53,11 +73,40 @@ def batch(size):
 
 
 def test_a_shape_is_recorded_when_it_has_come_often_enough(recorder):
-    graphs = CudaGraphs()
+    graphs, kept = CudaGraphs(), []
     for call in range(1, 7):
-        (result,) = graphs(doubled, batch(8), None)
-        assert result.shape == (8, 3) and recorder.made == (call >= RECORD_AT)
-    assert recorder.replays == 7 - RECORD_AT
+        x = batch(8)
+        kept.append((x, *graphs(doubled, x, None)))
+        assert recorder.made == (call >= RECORD_AT)
+    assert recorder.replays == 7 - RECORD_AT, "one of them to see that it computes the same"
+    assert all(torch.equal(result, 2 * x) for x, result in kept), "no replay writes into an earlier result"
+
+
+def test_work_that_escapes_the_recording_is_noticed(recorder, monkeypatch):
+    """Such as that on another device than the one recorded."""
+    monkeypatch.setattr(recorder, "replay", lambda self: None)
+    graphs = CudaGraphs()
+    for _ in range(RECORD_AT - 1):
+        graphs(doubled, batch(4))
+    with pytest.warns(UserWarning, match="a replay computed something else"):
+        graphs(doubled, batch(4))
+    x = batch(4)
+    assert torch.equal(graphs(doubled, x)[0], 2 * x)
+
+
+def test_a_recording_that_computes_something_else_is_not_replayed(recorder):
+    numbers = iter(range(1, 10))
+    graphs = CudaGraphs()
+
+    def changes(x):
+        return (next(numbers) * x,)
+
+    for _ in range(RECORD_AT - 1):
+        graphs(changes, batch(4))
+    with pytest.warns(UserWarning, match="a replay computed something else"):
+        graphs(changes, batch(4))
+    x = batch(4)
+    assert torch.equal(graphs(changes, x)[0], (RECORD_AT + 2) * x)
 
 
 def test_what_else_it_depends_on_is_another_recording(recorder):
@@ -79,7 +128,7 @@ def test_no_more_than_the_limit_is_recorded(recorder):
 
 def test_what_cannot_be_recorded_runs_as_it_is_after_one_warning(recorder):
     def fails(x):
-        if graphs._calls and max(graphs._calls.values()) >= RECORD_AT and not graphs._refused:
+        if recorder.made:
             raise RuntimeError("operation not permitted when stream is capturing")
         return (x,)
 
@@ -88,8 +137,10 @@ def test_what_cannot_be_recorded_runs_as_it_is_after_one_warning(recorder):
         graphs(fails, batch(4))
     with pytest.warns(UserWarning, match=r"failed \(RuntimeError: operation not permitted"):
         graphs(fails, batch(4))
-    graphs(fails, batch(4))
-    assert recorder.replays == 0
+    recorder.made = 0
+    for _ in range(RECORD_AT):
+        graphs(doubled, batch(5))
+    assert recorder.replays == recorder.made == 0
 
 
 def test_off_a_gpu_nothing_is_recorded():
