@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from numbers import Real
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -48,7 +49,7 @@ class Saliency:
         self.normalized_with(mean, std)
 
     def normalized_with(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-        """Set the per-channel mean and std of the images to come; None where unknown.
+        """Set the per-channel mean and std of the images to come, sequences, tensors or arrays; None where unknown.
 
         Raises:
             TypeError, ValueError: one is given without the other, they differ in length, or they are no statistics of
@@ -57,6 +58,7 @@ class Saliency:
         if (mean is None) != (std is None):
             raise ValueError(f"`mean` and `std` must be given together, got mean={mean!r}, std={std!r}")
         if mean is not None and std is not None:
+            mean, std = (v.flatten().tolist() if isinstance(v, (torch.Tensor, np.ndarray)) else v for v in (mean, std))
             for name, values in (("mean", mean), ("std", std)):
                 if isinstance(values, Real):
                     raise TypeError(f"`{name}` must hold a number per channel, got {values!r}; write ({values!r},)")

@@ -177,6 +177,8 @@ def main(argv=None):
     )
     batch = 4 if args.tiny else 128 if cuda else 32
     sizes, models = ((32,), ("test_resnet",)) if args.tiny else ((32, 64, 224), ("resnet18", "resnet50"))
+    if args.against and not Path(args.against).is_file():
+        raise SystemExit(f"error: --against must name a file with a `rearrange`, got {args.against}")
     earlier = runpy.run_path(args.against)["rearrange"] if args.against else None
     results = [search(grid, n, loop, device, args.repeats, earlier) for grid, n, loop in grids]
     results += [call(batch, size, device, args.repeats) for size in sizes]

@@ -473,6 +473,12 @@ def test_wrong_statistics(statistics, message, tiny_model):
         make("gradient", tiny_model, **statistics)
 
 
+@pytest.mark.parametrize("kind", [lambda v: torch.tensor(v).view(3, 1, 1), np.array, list])
+def test_statistics_of_any_kind(kind, tiny_model):
+    source = make("gradient", tiny_model, mean=kind([0.5, 0.25, 0.5]), std=kind([0.25, 0.5, 0.125]))
+    assert source.statistics == ((0.5, 0.25, 0.5), (0.25, 0.5, 0.125))
+
+
 def test_statistics_of_another_number_of_channels(tiny_model):
     source = make("gradient", tiny_model, mean=(0.5,) * 4, std=(0.2,) * 4)
     with pytest.raises(ValueError, match="`mean` must hold one number for each of 3 channels"):
