@@ -59,7 +59,7 @@ def check_library(module: str, user: str, package: str, extra: str) -> None:
 def check_images(images: torch.Tensor) -> None:
     """Raise unless `images` is a non-empty floating-point batch [B, C, H, W]."""
     if not isinstance(images, torch.Tensor):
-        raise TypeError(f"`images` must be a tensor [B, C, H, W], got {type(images).__name__}")
+        raise TypeError(f"`images` must be a tensor [B, C, H, W], got {type(images).__name__}; stack them")
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"`images` must be a non-empty batch [B, C, H, W], got {_describe(images)}")
     if not images.is_floating_point():
@@ -83,12 +83,12 @@ def check_target(
     labels = "" if multi_label else f"integer labels [{batch_size}] or "
     rule = f"`{name}` must hold {labels}class weights [{batch_size}, {num_classes or 'num_classes'}]"
     if not isinstance(target, torch.Tensor):
-        raise TypeError(f"{rule}, got {type(target).__name__}")
+        raise TypeError(f"{rule}, got {type(target).__name__}; make it a tensor")
     if target.ndim == 1 and not multi_label and len(target) == batch_size:
         if target.is_floating_point() or target.is_complex():
             raise TypeError(f"{rule}, got {_describe(target)}; convert labels by .long()")
         if num_classes is None:
-            raise ValueError(f"`num_classes` must be given for {name} [{batch_size}], got None")
+            raise ValueError(f"`num_classes` must be given for {name} [{batch_size}], got None; set it")
     elif target.ndim != 2 or len(target) != batch_size or num_classes not in (None, target.shape[1]):
         hint = "squeeze(1) them" if tuple(target.shape) == (batch_size, 1) else "check num_classes and multi_label"
         raise ValueError(f"{rule}, got {_describe(target)}; {hint}")
@@ -139,12 +139,16 @@ class ValueChecks:
         """
 
         def act(found: torch.Tensor) -> None:
-            lowest, far, outside, largest = found.tolist()
+            lowest, far, outside, smallest, largest = found.tolist()
             if far > FAR_OUT:
-                said = f"got values up to {largest:.3g}; scale them, or give create_saliency their own `mean` and `std`"
+                said = (
+                    f"got values up to {max(-smallest, largest):.3g}; scale them, or give create_saliency their own "
+                    "`mean` and `std`"
+                )
             elif assumed and (outside > 0.05 or lowest > 0.3):
                 said = (
-                    "these values of the saliency model do not fit; give create_saliency the images' `mean` and `std`"
+                    f"got values from {smallest:.3g} to {largest:.3g}, and these statistics are the saliency model's; "
+                    "give create_saliency the images' own `mean` and `std`"
                 )
             else:
                 return
@@ -156,7 +160,7 @@ class ValueChecks:
 
         pixels = images * per_channel(std, images) + per_channel(mean, images)
         outside = ((pixels - 0.5).abs() > 0.55).float().mean()
-        self._submit(torch.stack([pixels.amin(), pixels.abs().amax(), outside, images.abs().amax()]), act)
+        self._submit(torch.stack([pixels.amin(), pixels.abs().amax(), outside, *images.aminmax()]), act)
 
     def saliency(self, maps: torch.Tensor, counted: torch.Tensor) -> None:
         """Warn, once, where maps [B, 1, h, w] differ from what they count as, or where that is 0 everywhere."""

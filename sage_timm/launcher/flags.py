@@ -29,7 +29,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--sage": dict(action="store_true", help="mix by SAGE; --mixup is its Beta parameter, --cutmix keeps its share"),
     **METHOD_FLAGS,
     "--mixer-share": dict(type=float, metavar="S", help="plain Mixup makes 1 - S of the method's mixes (default: 1)"),
-    "--save-mixed": dict(type=int, metavar="N", help="write the first N mixed batches as pictures, in OUTPUT/mixed"),
+    "--save-mixed": dict(
+        type=int, metavar="N", help="draw the first N mixed batches, to mixed/ in --output, or in its --experiment"
+    ),
     **SALIENCY_FLAGS,
     "--sage-lam-max": dict(
         type=float, metavar="A", help=f"largest share of the own image's saliency (default: {SAGE.lam_max})"

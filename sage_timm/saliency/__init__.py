@@ -1,5 +1,6 @@
 """Saliency sources: (images, target) -> maps [B, 1, h, w]; the registry is `SOURCES`."""
 
+import inspect
 import os
 from collections.abc import Callable, Sequence
 
@@ -74,7 +75,7 @@ def create_saliency(
         return Spectral(size, **settings)
     if name == "self":
         if not isinstance(model, nn.Module):
-            raise ValueError(f"'self' saliency needs `model`, the module in training, got {model!r}")
+            raise ValueError(f"'self' saliency needs the module in training, got {model!r}; give it as `model`")
         if checkpoint is not None:
             raise ValueError("'self' saliency uses no checkpoint; it follows the model in training")
         auxiliary = Auxiliary(model, None, None, None, type(unwrap(model)).__name__)
@@ -92,4 +93,13 @@ def resolve(saliency: str | Source | None) -> Saliency:
         return create_saliency(DEFAULT_SOURCE if saliency is None else saliency)
     if not callable(saliency):
         raise TypeError(f"`saliency` must be a source's name or a callable, got {type(saliency).__name__}")
+    try:
+        inspect.signature(getattr(saliency, "forward", saliency)).bind("images", "target")
+    except TypeError:
+        raise TypeError(
+            f"`saliency` must take (images, target), got a {type(saliency).__name__} that does not; to look through a "
+            "classifier use create_saliency('gradient', model=...)"
+        ) from None
+    except ValueError:  # builtins may show no signature
+        pass
     return saliency if isinstance(saliency, Saliency) else Custom(saliency)

@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sage_timm.visualize",
         description="Draw how methods mix images, and report how much SAGE has to work with in their saliency. "
-        "Each image is mixed with the one as far from the end of the list.",
+        "Of N images, number i is mixed with number N - 1 - i.",
     )
     parser.add_argument("images", nargs="+", metavar="IMAGES_OR_FOLDER", help="at least two images in all")
     parser.add_argument("-o", "--output", default="figure.png", metavar="FILE", help="FILE.png, .jpg, .pdf or .html")

@@ -427,7 +427,7 @@ def test_a_source_of_ones_own_gets_the_settings():
         ({"name": "spectral", "grid": 0}, "`grid` must be at least 1"),
         ({"name": "spectral", "floor": -0.1}, r"`floor` must lie in \[0, 100\], got -0.1"),
         ({"name": "spectral", "sigma": 3}, "settings are blur, grid and floor, got sigma"),
-        ({"name": "self"}, "needs `model`, the module in training"),
+        ({"name": "self"}, "needs the module in training, got None"),
     ],
 )
 def test_wrong_arguments(arguments, message):

@@ -287,7 +287,9 @@ def test_statistics_that_are_assumed_and_do_not_fit_are_said(tiny_model):
     pixels, (_, target) = torch.rand(8, 3, 32, 32), batch()
     imagenet = (pixels - 0.45) / 0.225
     for images in (imagenet, pixels):
-        with pytest.warns(UserWarning, match=r"mean \(0.5, .* of the saliency model do not fit; give create_saliency"):
+        with pytest.warns(
+            UserWarning, match=r"mean \(0.5, .* got values from .* the saliency model.s; give create_saliency"
+        ):
             SageMixup(num_classes=7, saliency=create_saliency("gradient", model=tiny_model))(images, target)
     SageMixup(num_classes=7, saliency=create_saliency("gradient", model=tiny_model))(2 * pixels - 1, target)
     told = create_saliency("gradient", model=tiny_model, mean=(0.45,) * 3, std=(0.225,) * 3)
@@ -346,6 +348,8 @@ def test_repr_says_what_mixes(spectral):
         ({"label_weight": "area"}, ValueError, "`label_weight` must be one of mask, saliency, got 'area'"),
         ({"saliency": "grad"}, ValueError, "`saliency` must be one of"),
         ({"saliency": 3}, TypeError, "`saliency` must be a source's name or a callable, got int"),
+        ({"saliency": torch.nn.Conv2d(3, 1, 1)}, TypeError, r"`saliency` must take \(images, target\), got a Conv2d"),
+        ({"saliency": lambda images: images}, TypeError, r"`saliency` must take \(images, target\), got a function"),
     ],
 )
 def test_wrong_arguments_are_refused_in_the_constructor(arguments, kind, message):
