@@ -41,8 +41,8 @@ class Report:
         mask, moves = self.unmoved - 1, self.retained - self.unmoved
         distance = f", by {self.distance:.0f} of {self.side} px (median)" if self.moved else ""
         return [
-            f"half of an image's saliency lies in {self.half:.0%} of the frame (median; 50% is a flat map; it is not the "
-            "object's size)",
+            f"half of an image's saliency lies in {self.half:.0%} of the frame (median; 50% is a flat map; "
+            "not the object's size)",
             f"{self.moved:.0%} of the partners move{distance}",
             f"of their saliency the two images retain {self.retained:.2f} together, where Mixup retains 1.00: "
             f"{mask:+.2f} by the mask, {moves:+.2f} by the moves",
