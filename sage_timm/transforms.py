@@ -41,7 +41,7 @@ def find_labels(inputs: Any) -> torch.Tensor:
             return found[(exact or keys)[0]]
     raise ValueError(
         f"the sample must be (images, labels) or hold a dict with a key like 'labels', got {_outline(inputs)}; "
-        "pass labels_getter=, a function from the sample to its labels"
+        "make labels a tensor of class numbers, or pass labels_getter=, a function from the sample to them"
     )
 
 
@@ -51,7 +51,9 @@ def _outline(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"a dict with the keys {', '.join(map(repr, value))}"
     if isinstance(value, (tuple, list)):
-        return f"{type(value).__name__} of {', '.join(map(_outline, value))}"
+        items = [*map(_outline, value)]
+        same = len(items) > 2 and len(set(items)) == 1
+        return f"{type(value).__name__} of {f'{len(items)} {items[0]}' if same else ', '.join(items)}"
     return type(value).__name__
 
 

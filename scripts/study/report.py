@@ -107,6 +107,19 @@ def label(arm: str) -> str:
     return "no mixing" if arm == "none" else f"SAGE, {arm}" if source in SOURCES else arm
 
 
+def in_words(arm: str) -> str:
+    """Name an arm for the picture of gains."""
+    name, *settings = arm.split(",")
+    source, *others = name.split("+")
+    if source not in SOURCES:
+        return arm
+    words = {"feature": "SAGE", "oracle": "SAGE, true maps", "shuffled": "SAGE, maps of other images"}
+    titles = {"mixup": "Mixup", "cutmix": "CutMix", "label=saliency": "labels by saliency"}
+    turns = "".join(f" by turns with {titles[other]}" for other in others)
+    settings = [titles.get(setting, setting) for setting in settings if not setting.startswith("grid=")]
+    return ", ".join([words.get(source, f"SAGE, {source}") + turns, *settings])
+
+
 def summary(runs: list[dict]) -> str:
     """Make a small Markdown table, and a sentence for each arm on how it compares with no mixing and timm's arms."""
     arms = by_arm(runs)
@@ -193,11 +206,12 @@ def plot_gains(points: list[dict], arms: list[str], path: str) -> None:
     for arm in arms:
         line = sorted((point for point in points if point["arm"] == arm), key=lambda point: point["share"])
         errors = [point["error"] or 0 for point in line]
-        left.errorbar([p["share"] for p in line], [p["gain"] for p in line], errors, marker="o", capsize=3, label=arm)
+        title = in_words(arm)
+        left.errorbar([p["share"] for p in line], [p["gain"] for p in line], errors, marker="o", capsize=3, label=title)
         known = [p for p in line if "on_object" in p]
         right.errorbar(
             [p["on_object"] for p in known], [p["gain"] for p in known], [p["error"] or 0 for p in known],
-            fmt="o", capsize=3, label=arm,
+            fmt="o", capsize=3, label=title,
         )  # fmt: skip
     shares = sorted({point["share"] for point in points})
     left.set(xscale="log", xlabel="the object's share of the frame in %")
@@ -208,7 +222,7 @@ def plot_gains(points: list[dict], arms: list[str], path: str) -> None:
         axes.axhline(0, color="black", linewidth=0.8)
         axes.set(ylabel="gain over the best of none and timm's arms, points")
         axes.grid(alpha=0.3)
-    left.legend()
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.savefig(path, dpi=80)
     pyplot.close(figure)
 

@@ -591,3 +591,17 @@ def test_gains_are_over_the_best_baseline_of_the_same_share(tmp_path):
     report.plot_gains(points, ["oracle", "gradient"], tmp_path / "gains.png")
     assert (tmp_path / "gains.png").stat().st_size > 5000
     assert report.ranks((3.0, 1.0, 3.0)) == [2, 0.5, 2]
+
+
+@pytest.mark.parametrize(
+    ("arm", "words"),
+    [
+        ("feature", "SAGE"),
+        ("oracle,grid=16", "SAGE, true maps"),
+        ("feature+cutmix,label=saliency", "SAGE by turns with CutMix, labels by saliency"),
+        ("gradient,prob=1", "SAGE, gradient, prob=1"),
+        ("mixup+cutmix", "mixup+cutmix"),
+    ],
+)
+def test_the_pictures_name_arms_in_words(arm, words):
+    assert report.in_words(arm) == words

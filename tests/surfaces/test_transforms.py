@@ -241,7 +241,7 @@ def test_a_cuda_model_in_a_worker_is_refused_with_the_way_out(tiny_model, monkey
             "not support BoundingBoxes",
         ),
         ((tv_tensors.Video(torch.rand(4, 2, 3, 8, 8)), torch.arange(4)), "does not support Video"),
-        (({"img": torch.rand(9, 3, 12, 12), "other": 3},), "a dict with the keys 'img', 'other'; pass labels_getter="),
+        (({"img": torch.rand(9, 3, 12, 12), "other": 3},), "a dict with the keys 'img', 'other'; make labels a tensor"),
         ((torch.rand(9, 3, 12, 12),), r"must be \(images, labels\) .* got Tensor of shape \(9, 3, 12, 12\)"),
         ((torch.rand(9, 3, 12, 12), "no tensor"), "got tuple of Tensor .*, str"),
         (
