@@ -68,6 +68,18 @@ class Looks(nn.Module):
         return (self.norm(x) + x).mean((2, 3))
 
 
-@pytest.mark.parametrize("model", [Looks(), nn.Conv2d(3, 2, 1), nn.Flatten(), nn.BatchNorm2d(3)])
+class Rearranges(nn.Module):
+    """The first convolution sees 12 channels of an image of 3, as in models with a space-to-depth stem."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 4, 1), nn.BatchNorm2d(4))
+
+    def forward(self, x):
+        assert x.shape[1] == 3
+        return self.stem(x).mean((2, 3))
+
+
+@pytest.mark.parametrize("model", [Looks(), Rearranges(), nn.Conv2d(3, 2, 1), nn.Flatten(), nn.BatchNorm2d(3)])
 def test_a_model_that_would_change_or_has_nothing_to_fold_is_returned_itself(model):
     assert fold_batch_norms(trained(model), (8, 8)) is model
