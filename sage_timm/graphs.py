@@ -61,30 +61,35 @@ class CudaGraphs:
             if len(self._recordings) == RECORDINGS:
                 return function(*inputs)
             self._calls[key] = self._calls.get(key, 0) + 1
+            if self._calls[key] != RECORD_AT:
+                return function(*inputs)
+            given = [None if x is None else x.detach().clone() for x in inputs]  # a model may write into its input
             results = function(*inputs)
-            if self._calls[key] == RECORD_AT:
-                try:
-                    self._recordings[key] = self._record(function, inputs, results)
-                except RuntimeError as error:
-                    self._refused = True
-                    warnings.warn(
-                        f"recording a CUDA graph failed ({first_line(error)}); without one a call is slower, and the "
-                        "same otherwise",
-                        stacklevel=2,
-                    )
+            try:
+                self._recordings[key] = self._record(function, given, results)
+            except RuntimeError as error:
+                self._refused = True
+                warnings.warn(
+                    f"recording a CUDA graph failed ({first_line(error)}); without one a call is slower, and the same "
+                    "otherwise",
+                    stacklevel=2,
+                )
             return results
         graph, places, results = self._recordings[key]
-        with torch.no_grad():
-            for place, x in zip(places, inputs, strict=True):
-                if place is not None and x is not None:
-                    place.copy_(x)
-            graph.replay()
-            return tuple(result.clone() for result in results)
+        self._replay(graph, places, inputs)
+        return tuple(result.clone() for result in results)
 
     @staticmethod
-    def _record(function, inputs, expected):
+    @torch.no_grad()
+    def _replay(graph, places, inputs):
+        for place, x in zip(places, inputs, strict=True):
+            if place is not None:
+                place.copy_(x)
+        graph.replay()
+
+    def _record(self, function, inputs, expected):
         """Record the function, and see that a replay returns what is expected of the inputs."""
-        places = [None if x is None else x.detach().clone() for x in inputs]
+        places = [None if x is None else x.clone() for x in inputs]
         device, graph = inputs[0].device, torch.cuda.CUDAGraph()
         # The device need not be the current one, and other threads, of a DataLoader or of NCCL, may use it meanwhile.
         with torch.cuda.device(device):
@@ -93,7 +98,7 @@ class CudaGraphs:
                 results = function(*places)
         for result in results:
             result.zero_()
-        graph.replay()
+        self._replay(graph, places, inputs)
         for result, other in zip(results, expected, strict=True):
             error = REPLAY_ERROR * float(other.abs().nan_to_num().max())
             if not torch.allclose(result, other, rtol=0, atol=error, equal_nan=True):

@@ -184,6 +184,24 @@ def test_recorded_plans_are_those_that_are_not(tiny_model):
     assert all(each.isfinite().all() for each in mixed)
 
 
+def test_a_model_may_write_into_its_input(tiny_model):
+    class Writes(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model, self.num_classes = tiny_model, 5
+            self.feature_info = [{**info, "module": f"model.{info['module']}"} for info in tiny_model.feature_info]
+
+        def forward(self, x):
+            return self.model(x.mul_(0.5))
+
+    source, weights = make_mixup("feature", Writes()).saliency, torch.eye(5, device="cuda")[torch.arange(8) % 5]
+    images = torch.rand(8, 3, 200, 200, device="cuda")
+    first = source(images, weights)
+    for _ in range(4):
+        assert close(source(images, weights), first)
+    assert len(source.graphs._recordings) == 1
+
+
 def test_a_model_that_asks_for_a_value_runs_as_it_is(tiny_model):
     class Asks(torch.nn.Module):
         def __init__(self):

@@ -82,6 +82,18 @@ def test_a_shape_is_recorded_when_it_has_come_often_enough(recorder):
     assert all(torch.equal(result, 2 * x) for x, result in kept), "no replay writes into an earlier result"
 
 
+def test_a_function_may_write_into_its_input(recorder):
+    def writes(x):
+        return (x.mul_(3) + 1,)
+
+    graphs = CudaGraphs()
+    for _ in range(6):
+        x = batch(4)
+        expected = 3 * x + 1
+        assert torch.allclose(graphs(writes, x)[0], expected)
+    assert recorder.made == 1 and not graphs._refused
+
+
 def test_work_that_escapes_the_recording_is_noticed(recorder, monkeypatch):
     """Such as that on another device than the one recorded."""
     monkeypatch.setattr(recorder, "replay", lambda self: None)

@@ -60,15 +60,15 @@ MUTANTS = [
     (
         "a graph is recorded at the first call",
         "sage_timm/graphs.py",
-        "self._calls[key] == RECORD_AT",
-        "self._calls[key] == 1",
+        "self._calls[key] != RECORD_AT",
+        "self._calls[key] != 1",
         "tests/test_graphs.py",
     ),
     (
         "a graph is not replayed",
         "sage_timm/graphs.py",
-        "graph.replay()\n            return",
-        "return",
+        "        self._replay(graph, places, inputs)\n        return",
+        "        return",
         "tests/test_graphs.py",
     ),
     (
