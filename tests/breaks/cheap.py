@@ -163,4 +163,25 @@ MUTANTS = [
         "pass",
         "tests/saliency/test_auxiliary.py",
     ),
+    (
+        "the model in training is recorded",
+        "sage_timm/saliency/model.py",
+        "frozen = False",
+        "frozen = True",
+        "tests/saliency/test_saliency.py",
+    ),
+    (
+        "small gradients are lost in half precision",
+        "sage_timm/saliency/model.py",
+        "HALF_SCALE = 1024.0",
+        "HALF_SCALE = 1.0",
+        "tests/saliency/test_saliency.py",
+    ),
+    (
+        "SAGE records nothing",
+        "sage_timm/methods/sage.py",
+        "graphs=self._graphs)",
+        "graphs=None)",
+        "tests/methods/test_sage.py",
+    ),
 ]
