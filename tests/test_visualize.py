@@ -113,6 +113,27 @@ def test_the_report_can_be_left_out_and_follows_the_ratio(pictures, capsys):
         assert picture.format == "JPEG"
 
 
+def test_the_report_changes_no_picture_and_sees_what_the_picture_sees(tmp_path, monkeypatch, capsys):
+    channels = []
+    brightness = lambda images: channels.append(images.shape[1]) or images.mean(1, keepdim=True)  # noqa: E731
+    monkeypatch.setattr(command, "create_saliency", lambda **_: brightness)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(9):  # the first and the last, which are drawn, are grey; the report sees colours between
+        grey = number in (0, 8)
+        pixels = torch.rand(20, 20).mul(255).byte().numpy() if grey else torch.rand(20, 20, 3).mul(255).byte().numpy()
+        Image.fromarray(pixels).save(folder / f"picture{number}.png")
+    pages = []
+    for report in ("0", "5"):
+        target = tmp_path / f"{report}.html"
+        command.main([str(folder), "--size", "16", "--count", "2", "--report", report, "-o", str(target)])
+        pages.append(re.findall(r"<td>.*?</td>", target.read_text()))
+    assert pages[0] == pages[1] and len(pages[0]) == 2 * 5 and channels == [1, 1, 1]
+    assert "on 5 images" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"^error: --report must be 0 or at least 2, since it mixes images, got 1$"):
+        command.main([str(folder), "--report", "1", "-o", str(tmp_path / "f.png")])
+
+
 def test_labels_by_saliency(pictures):
     images, maps = torch.rand(3, 3, 24, 24), torch.rand(3, 1, 6, 6) ** 3
     plans = [
@@ -194,4 +215,4 @@ def test_progress_is_shown_for_folders(pictures, monkeypatch, capsys):
     shown = []
     monkeypatch.setattr(command, "_progress", lambda what: lambda items: shown.append((what, len(items))) or items)
     command.main([str(pictures), "--saliency", "spectral", "--size", "32", "-o", str(pictures / "f.png")])
-    assert shown == [("reading images", 3), ("saliency", 1)]
+    assert shown == 2 * [("reading images", 3), ("saliency", 1)], "once for the picture, once for the report"

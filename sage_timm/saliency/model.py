@@ -72,24 +72,18 @@ class _ModelSaliency(Saliency):
             self.graphs = CudaGraphs()
         yield model
 
-    def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
-        """Compute the map of images [B, C, H, W] for class weights [B, N], in float32."""
-        pixels = self.model_input(images)
-        with self.model_on(images.device) as model, torch.enable_grad():
-            return self.map(model, pixels, target)
-
     def _maps(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
-        if not self.frozen:
-            return super()._maps(images, target)
         pixels = self.model_input(images)
         with self.model_on(images.device) as model:
 
             def run(pixels, target):
-                half = torch.autocast(pixels.device.type, torch.float16, enabled=pixels.is_cuda)
+                half = torch.autocast(pixels.device.type, torch.float16, enabled=self.frozen and pixels.is_cuda)
                 with torch.enable_grad(), half:
                     raw = self.map(model, pixels, target)
                 return (self._finished(raw),)
 
+            if not self.frozen:
+                return run(pixels, target)[0]
             (maps,) = self.graphs(run, pixels, target, weights=next(model.parameters(), None))
             return maps
 

@@ -13,9 +13,9 @@ from ..checks import check_count, check_library, check_number
 from ..methods import create_method
 from ..options import FLAGS, METHOD_FLAGS, SALIENCY_FLAGS, in_flags, saliency_settings
 from ..plan import Batch, MixPlan
-from ..saliency import SOURCES, create_saliency
+from ..saliency import SOURCES, Saliency, create_saliency
 from .figures import draw_page, draw_plans
-from .images import load_images, spread
+from .images import load_images
 from .report import measure
 
 PAGES = (".html", ".htm")
@@ -77,28 +77,30 @@ def draw(args: argparse.Namespace) -> list[str]:
     check_number("sage_lam_max", args.sage_lam_max, 0, 1, open_low=True)
     check_count("count", args.count, 2)
     check_count("image_size", args.size, 1)
-    check_count("report", args.report, 0)
-    images, names = load_images(args.images, max(args.count, args.report), args.size, _progress("reading images"))
+    if check_count("report", args.report, 0) == 1:
+        raise ValueError("--report must be 0 or at least 2, since it mixes images, got 1")
+    images, names = load_images(args.images, args.count, args.size, _progress("reading images"))
     channels = images.shape[1]
     source = create_saliency(
         **saliency_settings(vars(args)), mean=(0.0,) * channels, std=(1.0,) * channels, in_chans=channels
     )
-    chunks = images.split(16)
-    saliency = torch.cat([source(chunk) for chunk in _progress("saliency")(chunks)])
-
-    shown = spread(len(images), args.count)
-    some, maps, labels = images[shown], saliency[shown], [names[i] for i in shown]
-    plans = make_plans(args, some, maps)
-    lines = [f"{args.output}: {len(some)} images, saliency: {source!r}"]
+    saliency = _maps(source, images)
+    plans = make_plans(args, images, saliency)
+    lines = [f"{args.output}: {len(images)} images, saliency: {source!r}"]
     ratio = args.lam * args.sage_lam_max
     if args.report and 0 < ratio < 1:
-        report = measure(saliency, (args.size, args.size), ratio)
+        reported, _ = load_images(args.images, args.report, args.size, _progress("reading images"), channels)
+        report = measure(_maps(source, reported), (args.size, args.size), ratio)
         lines += [f"SAGE at ratio {ratio:g} on {report.images} images:", *(f"  {line}" for line in report.lines())]
     if output.suffix.lower() in PAGES:
-        output.write_text(draw_page(some, maps, plans, labels, lines[1:]))
+        output.write_text(draw_page(images, saliency, plans, names, lines[1:]))
     else:
-        draw_plans(some, maps, plans, labels).savefig(args.output, dpi=110, bbox_inches="tight")
+        draw_plans(images, saliency, plans, names).savefig(args.output, dpi=110, bbox_inches="tight")
     return lines
+
+
+def _maps(source: Saliency, images: torch.Tensor) -> torch.Tensor:
+    return torch.cat([source(chunk) for chunk in _progress("saliency")(images.split(16))])
 
 
 def make_plans(args: argparse.Namespace, images: torch.Tensor, saliency: torch.Tensor) -> dict[str, MixPlan]:

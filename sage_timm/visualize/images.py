@@ -12,7 +12,11 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 def load_images(
-    paths: Sequence[str], count: int, size: int, progress: Callable[[Iterable], Iterable] = iter
+    paths: Sequence[str],
+    count: int,
+    size: int,
+    progress: Callable[[Iterable], Iterable] = iter,
+    channels: int | None = None,
 ) -> tuple[torch.Tensor, list[str]]:
     """Load images of files and folders, spread evenly over what is there.
 
@@ -21,10 +25,11 @@ def load_images(
         count: number of images to load, fewer where there are fewer.
         size: side in pixels of the square that the middle of each image is resized to.
         progress: wraps the images as they are read, such as tqdm.
+        channels: 1 or 3; default: 1 where all are greyscale, else 3.
 
     Returns:
-        The images [B, C, size, size] in [0, 1], C 1 where all are greyscale, else 3; and a name for each, its folder's
-        in folders with subfolders, else its file's.
+        The images [B, channels, size, size] in [0, 1]; and a name for each, its folder's in folders with subfolders,
+        else its file's.
 
     Raises:
         ValueError: a path does not exist, or there are fewer than 2 images.
@@ -38,10 +43,10 @@ def load_images(
     if len(found) < 2:
         raise ValueError(f"at least 2 images are needed to mix, got {len(found)} in {', '.join(map(str, paths))}")
     chosen = [found[i] for i in spread(len(found), count)]
-    mode = "L" if all(_is_grey(path) for path, _ in chosen) else "RGB"
+    grey = channels == 1 if channels else all(_is_grey(path) for path, _ in chosen)
     images = []
     for path, _ in progress(chosen):
-        picture = _read(path, lambda opened: _eight_bit(opened).convert(mode))
+        picture = _read(path, lambda opened: _eight_bit(opened).convert("L" if grey else "RGB"))
         pixels = transforms.to_dtype(transforms.pil_to_tensor(picture), torch.float32, scale=True)
         pixels = transforms.resize(pixels, [size], antialias=True) if min(pixels.shape[-2:]) != size else pixels
         images.append(transforms.center_crop(pixels, [size]))
