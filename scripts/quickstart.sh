@@ -7,7 +7,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/venv.sh"
 data=quickstart/digits
 recipe=(--data-dir "$data" --train-split train --val-split test --num-classes 10 --input-size 1 32 32 --mean 0.5 --std 0.5
-    --model test_resnet --batch-size 32 --workers 0 --lr 0.1 --warmup-epochs 1 --scale 0.8 1 --device cpu
+    --model test_resnet --batch-size 32 --workers 0 --lr 0.1 --warmup-epochs 1 --no-aug --device cpu
     --log-interval 50 --output quickstart)
 
 if [ ! -d "$data" ]; then
@@ -40,7 +40,7 @@ fi
 if [ ! -f quickstart/auxiliary/model_best.pth.tar ]; then
     echo "== 2. Training the auxiliary model that the saliency comes from, by a script like timm's train.py"
     rm -rf quickstart/auxiliary
-    $python scripts/train.py "${recipe[@]}" --epochs 8 --experiment auxiliary
+    $python scripts/train.py "${recipe[@]}" --epochs 16 --experiment auxiliary
 fi
 
 if [ ! -f quickstart/sage/model_best.pth.tar ]; then

@@ -60,3 +60,11 @@ def image_folder(tmp_path_factory):
                 pixels[..., label] += 150
                 Image.fromarray(pixels.numpy()).save(folder / f"{i}.png")
     return root
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder with three pictures of different sizes."""
+    for i, size in enumerate([(40, 30), (30, 50), (35, 35)]):
+        Image.effect_noise(size, 80).convert("RGB").save(tmp_path / f"picture{i}.png")
+    return tmp_path

@@ -1,18 +1,22 @@
-"""The report on saliency, the HTML page, and the flags that commands share."""
+"""The pictures, the command that draws them, its report, and the flags that commands share."""
 
 import argparse
 import base64
 import io
 import re
+import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from sage_timm import create_saliency
+from sage_timm import MixPlan, create_saliency
+from sage_timm.methods.boxes import box_plan
 from sage_timm.methods.sage import sage
 from sage_timm.options import FLAGS, SALIENCY_FLAGS, in_flags, saliency_settings
-from sage_timm.visualize import Report, draw_page, draw_plans, measure
+from sage_timm.visualize import Report, draw_mixed, draw_page, draw_plans, load_images, measure
 from sage_timm.visualize import __main__ as command
 from sage_timm.visualize.figures import in_words
 from sage_timm.visualize.report import LEAST_RETAINED
@@ -79,13 +83,6 @@ def test_verdicts(retained, moved, words):
     assert words in report.verdict()
     text = "\n".join(report.lines())
     assert f"retain {retained:.2f} together" in text and "+0.03 by the mask" in text and "12 of 224 px" in text
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    for i, size in enumerate([(40, 30), (30, 50), (35, 35)]):
-        Image.effect_noise(size, 80).convert("RGB").save(tmp_path / f"picture{i}.png")
-    return tmp_path
 
 
 def test_the_command_writes_a_page_that_needs_no_other_file(pictures, capsys):
@@ -216,3 +213,151 @@ def test_progress_is_shown_for_folders(pictures, monkeypatch, capsys):
     monkeypatch.setattr(command, "_progress", lambda what: lambda items: shown.append((what, len(items))) or items)
     command.main([str(pictures), "--saliency", "spectral", "--size", "32", "-o", str(pictures / "f.png")])
     assert shown == 2 * [("reading images", 3), ("saliency", 1)], "once for the picture, once for the report"
+
+
+def test_visualize_folder_and_files(pictures, capsys):
+    for images in ([pictures], sorted(pictures.glob("*.png"))):
+        target = pictures / "out" / "figure.png"
+        target.parent.mkdir(exist_ok=True)
+        command.main([*map(str, images), "--saliency", "spectral", "--size", "32", "-o", str(target)])
+        with Image.open(target) as picture:
+            assert picture.width > 800
+        shutil.rmtree(target.parent)
+    assert "3 images, saliency: spectral residual" in capsys.readouterr().out
+
+
+def test_draw_plans_shows_the_plan_in_words():
+    images, saliency = torch.rand(2, 3, 12, 20), torch.zeros(2, 1, 12, 20)
+    saliency[:, :, 4:8, 6:11] = torch.rand(4, 5)
+    partner = torch.tensor([1, 0])
+    plan = sage(saliency, partner, torch.tensor([0.3, 0.3]), (12, 20))
+    box = box_plan(torch.tensor([[0, 12, 0, 5], [0, 0, 0, 0]]), partner, torch.tensor([0.75, 1.0]), (12, 20))
+    image, heat, other_image, mask, mixed, *_ = draw_plans(images, saliency, {"sage": plan}, ["cat", "dog"]).axes
+    titles = ["image", "saliency", "partner", "mask\n(white: image, black: partner)", "sage"]
+    assert [a.get_title() for a in (image, heat, other_image, mask, mixed)] == titles
+    assert (image.get_xlabel(), other_image.get_xlabel()) == ("cat", "dog")
+    own, other = plan.lam[0].tolist()
+    kept = plan.retained(saliency)[0].tolist()
+    dy, dx = plan.translation[0, 1, :, 0, 0].tolist()
+    ways = [f"{abs(d)} px {w[d > 0]}" for d, w in ((dy, ("up", "down")), (dx, ("left", "right"))) if d]
+    assert mask.get_xlabel().replace("\n", " ") == f"partner moves {', '.join(ways)}"
+    words = f"cat {own:.2f}, dog {other:.2f} retained {kept[0]:.2f} + {kept[1]:.2f}"
+    assert " ".join(mixed.get_xlabel().split()) == words
+    assert torch.allclose(
+        torch.from_numpy(mixed.images[0].get_array().data), plan.mix_images(images)[0].permute(1, 2, 0)
+    )
+    assert torch.allclose(torch.from_numpy(mask.images[0].get_array().data), plan.mask[0, 0])
+    axes = draw_plans(images, saliency, {"sage": plan, "cutmix": box}, ["cat", "dog"]).axes
+    assert [a.get_title() for a in axes[:6]] == [*titles, "cutmix"]
+    assert axes[11].get_xlabel() == "dog 1.00\nretained 1.00"
+
+
+def test_names_are_no_formulas_and_16_bit_pictures_keep_their_greys(tmp_path):
+    folder = tmp_path / r"$\foo$"
+    folder.mkdir()
+    grey = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(grey).save(folder / name)
+    images, _ = load_images([str(tmp_path)], 2, 8)
+    assert images.mean() == pytest.approx(0.5, abs=0.01)
+    command.main([str(tmp_path), "--saliency", "spectral", "--size", "8", "-o", str(tmp_path / "out.png")])
+
+
+def test_draw_mixed_is_a_grid_with_label_weights():
+    images, partner = torch.rand(5, 4, 6, 8), torch.tensor([4, 3, 2, 1, 0])
+    lam = torch.tensor([0.75, 1.0, 0.5, 0.5, 0.25])
+    plan = MixPlan.of_pairs(partner, lam.view(-1, 1, 1, 1).expand(-1, 1, 6, 8), lam)
+    axes = draw_mixed(images, plan, ["a", "b", "c", "d", "e"], most=4).axes
+    assert [axis.get_xlabel() for axis in axes] == ["a 0.75, e 0.25", "b 1.00", "c 1.00", "d 0.50, b 0.50"]
+    (first, *_) = draw_mixed(images, plan, list("abcde"), mixers=["CutMix"] * 5).axes
+    assert first.get_xlabel() == "CutMix\na 0.75, e 0.25"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "IMAGES_OR_FOLDER must exist, got 'nowhere'"),
+        (["picture0.png"], "at least 2 images are needed to mix, got 1"),
+        ([".", "--saliency-checkpoint", "nowhere.pth"], "--saliency-checkpoint must be an existing file"),
+        (["text"], "text"),
+        ([".", "--lam", "1.5"], "--lam must lie in"),
+        ([".", "--count", "1"], "--count must be at least 2"),
+        ([".", "--size", "0"], "error: --size must be at least 1"),
+        ([".", "--saliency-size", "0"], "error: --saliency-size must be at least"),
+        ([".", "--mixer", "sage", "mixup", "--mixer-kwargs", "lam_max=1"], "must be of one method"),
+        ([".", "--mixer-kwargs", "nonsense=1"], "sage has lam_max, search_fraction, got nonsense"),
+        ([".", "--mixer-kwargs", "lam_max=1"], "lam_max must be given by --sage-lam-max"),
+        ([".", "-o", "picture0.png/x.png"], "picture0.png"),
+    ],
+)
+def test_visualize_errors_are_one_line(arguments, message, pictures, monkeypatch):
+    monkeypatch.chdir(pictures)
+    (pictures / "text").mkdir()
+    for name in ("a.png", "b.png"):
+        (pictures / "text" / name).write_text("no picture")
+    if "text" not in arguments:
+        shutil.rmtree(pictures / "text")
+    with pytest.raises(SystemExit) as caught:
+        command.main([*arguments, *(["--saliency", "spectral"] if "--saliency-checkpoint" not in arguments else [])])
+    assert str(caught.value).startswith("error: ") and message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_visualize_with_a_checkpoint_in_colour_and_grey(pictures, checkpoint):
+    import timm
+
+    target = str(pictures / "figure.pdf")
+    command.main([str(pictures), "--size", "32", "--saliency-checkpoint", checkpoint, "-o", target])
+    grey = timm.create_model("test_resnet", num_classes=4, in_chans=1)
+    torch.save({"arch": "test_resnet", "state_dict": grey.state_dict()}, pictures / "grey.pth")
+    for path in pictures.glob("*.png"):
+        with Image.open(path) as picture:
+            picture.convert("L").save(path)
+    command.main([str(pictures), "--size", "32", "--saliency-checkpoint", str(pictures / "grey.pth"), "-o", target])
+    assert Path(target).stat().st_size > 1000
+
+
+def blocks_of(plans):
+    """How often the masks change from one row of pixels to the next, at most."""
+    return max((plan.mask.diff(dim=-2) != 0).any(-1).sum(-1).max() for plan in plans.values()).reshape(1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "changed"),
+    [
+        (["--saliency-floor", "0"], lambda images, saliency, plans: saliency),
+        (["--saliency-size", "16"], lambda images, saliency, plans: saliency),
+        (["--saliency-blur", "0.3"], lambda images, saliency, plans: saliency),
+        (["--saliency-grid", "4"], lambda images, saliency, plans: saliency),
+        (["--sage-lam-max", "0.9"], lambda images, saliency, plans: plans["sage"].mask),
+        (["--mixer", "comixup", "--mixer-kwargs", "block_num=2"], lambda images, saliency, plans: blocks_of(plans)),
+        (["--lam", "0.2"], lambda images, saliency, plans: plans["sage"].mask),
+        (["--count", "2"], lambda images, saliency, plans: images),
+        (["--size", "24"], lambda images, saliency, plans: images),
+        (["--saliency", "gradient"], lambda images, saliency, plans: saliency),
+        (["--mixer", "mixup"], lambda images, saliency, plans: next(iter(plans.values())).mask),
+    ],
+)
+def test_every_flag_of_visualize_shows_in_the_picture(flags, changed, pictures, monkeypatch, checkpoint):
+    drawn, draw = [], command.draw_plans
+    monkeypatch.setattr(command, "draw_plans", lambda *a: drawn.append(changed(*a[:3])) or draw(*a))
+    fixed = ["--size", "32", "--saliency-checkpoint", checkpoint, "-o", str(pictures / "out.pdf")]
+    command.main([str(pictures), *fixed])
+    command.main([str(pictures), *fixed, *flags])
+    assert drawn[0].shape != drawn[1].shape or not torch.allclose(drawn[0].float(), drawn[1].float(), rtol=1e-2)
+
+
+def test_the_seed_of_visualize_decides_what_methods_draw(pictures, monkeypatch):
+    drawn, draw = [], command.draw_plans
+    monkeypatch.setattr(command, "draw_plans", lambda *a: drawn.append(a[2]["cutmix"].mask) or draw(*a))
+    fixed = ["--size", "32", "--saliency", "spectral", "--mixer", "cutmix", "-o", str(pictures / "out.pdf")]
+    for seed in ("3", "3", "4"):
+        command.main([str(pictures), *fixed, "--seed", seed])
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+
+
+def test_saliency_is_told_the_images_are_not_normalised(pictures, tiny_model, monkeypatch, checkpoint):
+    seen = []
+    monkeypatch.setattr(command, "create_saliency", lambda *a, **k: seen.append(k) or create_saliency(*a, **k))
+    arguments = ["--size", "32", "--saliency-checkpoint", checkpoint, "-o", str(pictures / "f.png")]
+    command.main([str(pictures), *arguments])
+    assert seen[0]["mean"] == (0.0, 0.0, 0.0) and seen[0]["std"] == (1.0, 1.0, 1.0)

@@ -1,6 +1,8 @@
 """The figures of scripts/bench/compare.py: whole outputs, times beside timm's, the saliency that was asked for."""
 
 import json
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -54,3 +56,23 @@ def test_times_stand_beside_timms_with_their_spread(image_folder, tmp_path, caps
         assert row["ratio"] == row["ms"][0] / row["timm_ms"][0] and 0 <= row["whole"] <= 1
     printed = capsys.readouterr().out
     assert "feature of" in printed and "| outputs left whole |" in printed and printed.count("\n| ") == 1 + len(METHODS)
+
+
+@pytest.mark.slow
+def test_compare_measures_every_method(pictures, tmp_path):
+    arguments = ["--data-dir", pictures, "--batch-size", "3", "--size", "24", "--batches", "2", "--repeats", "1"]
+    arguments += ["--saliency", "spectral", "--saliency-size", "16"]
+    run = subprocess.run(
+        [sys.executable, "-m", "scripts.bench.compare", *arguments, "--json", tmp_path / "figures.json"],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr[-1000:]
+    results = json.loads((tmp_path / "figures.json").read_text())["results"]
+    assert [row["method"] for row in results] == list(METHODS)
+    assert run.stdout.count("\n| ") == 1 + len(METHODS)
+    for row in results:
+        assert 0 <= row["own"] <= 1 and 0 <= row["lam"] <= 1 and row["ms"][0] > 0
+    mixup = results[1]
+    assert mixup["own"] + mixup["partner"] == pytest.approx(1, abs=1e-3)
+    assert mixup["own"] == pytest.approx(mixup["lam"], abs=1e-3)
