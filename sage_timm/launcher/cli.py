@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .console import in_flags, refuse, refusing, say, say_error
-from .flags import add_flags, flag
+from ..options import in_flags
+from .console import refuse, refusing, say, say_error
+from .flags import ARGUMENTS, add_flags, flag
 from .patches import flags_on_parsers, installed
 from .session import Session
 from .settings import read_settings
@@ -129,7 +130,7 @@ def _tracebacks_from(script: str) -> Iterator[None]:
     def report(kind, error, trace) -> None:
         sys.excepthook = former
         if _is_raised_here(error):
-            say_error(in_flags(str(error)))
+            say_error(in_flags(str(error), ARGUMENTS))
             return
         inner = trace
         while inner is not None and inner.tb_frame.f_code.co_filename != script:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
+from ..options import in_flags
 from .flags import ARGUMENTS
 
 
@@ -31,17 +32,10 @@ def refuse(message: str) -> NoReturn:
     sys.exit(2)
 
 
-def in_flags(message: str) -> str:
-    """Name the flags where a message names Python arguments."""
-    for name, flag in ARGUMENTS.items():
-        message = message.replace(f"`{name}`", flag)
-    return message
-
-
 @contextlib.contextmanager
 def refusing() -> Iterator[None]:
     """Refuse a run where its settings raise an error."""
     try:
         yield
     except (ImportError, RuntimeError, TypeError, ValueError) as error:
-        refuse(in_flags(str(error)))
+        refuse(in_flags(str(error), ARGUMENTS))
