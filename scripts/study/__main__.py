@@ -4,9 +4,9 @@ python -m scripts.study --data-dir CIFAR10 --object-share 0.25 --arms none mixup
 
 With --object-share each image stands small in a larger frame with a cluttered background; where, only the study knows.
 An arm is NAME[,SETTING=VALUE...]. Every arm can set prob, alpha and epochs; those that look at maps also blur, grid
-and floor, and with an auxiliary model aux_epochs and aux_mix (by which of timm's arms it is trained); SAGE's also
-lam_max, search_fraction, share (of the batches, where it takes turns) and label (mask, saliency or halfway), which
-timm's arms take too, there with a map for 'saliency'. Names:
+and floor, and with an auxiliary model aux_epochs and aux_mix (by which of timm's arms it is trained), or aux, a timm
+model with pretrained weights in its place; SAGE's also lam_max, search_fraction, share (of the batches, where it takes
+turns) and label (mask, saliency or halfway), which timm's arms take too, there with a map for 'saliency'. Names:
 {names}.
 Runs that stand in --json are not repeated: after an interruption the same command goes on. Seconds on a CPU are those
 of the process, over all threads; they still depend by some 10 % on what else the machine does.
@@ -106,16 +106,18 @@ def main(argv: list[str] | None = None) -> None:
         narrow = study.create_model("narrow")
         for text in args.arms:
             arm = Arm.parse(text)
-            study.look(arm.create(study.num_classes, args.prob, narrow, lambda: narrow, study.truth))
+            mix = arm.create(study.num_classes, args.prob, narrow, lambda: narrow, study.truth, study.statistics)
+            study.look(mix)
     except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
     if args.look:
         seed = args.seeds[0]
         for text in args.arms:
             arm = Arm.parse(text)
-            model = study.auxiliary(seed, *(arm.auxiliary or ()))[0]
+            frozen = study.auxiliary(seed, *arm.auxiliary)[0] if arm.auxiliary else None
             random_seed(seed)
-            print(text, study.look(arm.create(study.num_classes, 1.0, model, lambda model=model: model, study.truth)))
+            given = narrow, lambda frozen=frozen: frozen, study.truth, study.statistics
+            print(text, study.look(arm.create(study.num_classes, 1.0, *given)))
         return
     asked = [(text, seed) for seed in args.seeds for text in args.arms]
     runs = [run for run in read(args.json) if run["recipe"] == study.recipe and (run["arm"], run["seed"]) in asked]

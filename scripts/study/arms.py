@@ -3,7 +3,7 @@
 An arm is written NAME[,SETTING=VALUE...], for example `gradient+mixup,share=0.5,lam_max=1`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -29,7 +29,7 @@ LABELS = ("mask", "saliency", "halfway")
 
 OF_ANY = {"prob": float, "alpha": float, "epochs": int}
 OF_SALIENCY = {"blur": float, "grid": int, "floor": float}
-OF_AUXILIARY = {"aux_epochs": int, "aux_mix": str}
+OF_AUXILIARY = {"aux_epochs": int, "aux_mix": str, "aux": str}
 OF_SAGE = {"lam_max": float, "search_fraction": float, "label": str, "share": float}
 OF_LABELS = {"label": str, "map": str}
 
@@ -75,6 +75,8 @@ class Arm:
         for key in choices.keys() & settings.keys():
             if settings[key] not in choices[key]:
                 raise ValueError(f"{key} must be one of {', '.join(choices[key])}, got {settings[key]!r}")
+        if "aux" in settings and settings.keys() & {"aux_epochs", "aux_mix"}:
+            raise ValueError(f"aux must stand without aux_epochs and aux_mix, since it is not trained, got {text!r}")
         if name in TIMM and settings.get("label") != "saliency" and settings.keys() - {*OF_ANY, "label"}:
             raise ValueError(f"{name} must have label=saliency to look at maps, got {text!r}; drop their settings")
         return cls(name, settings)
@@ -90,13 +92,19 @@ class Arm:
 
     @property
     def auxiliary(self) -> tuple[str, int | None] | None:
-        """By what the auxiliary model is trained and for how many epochs (None: the recipe's); None without one."""
-        if self.source not in MODEL_SOURCES:
+        """By what the auxiliary model is trained and for how many epochs (None: the recipe's); None where none is."""
+        if self.source not in MODEL_SOURCES or "aux" in self.settings:
             return None
         return self.settings.get("aux_mix", "none"), self.settings.get("aux_epochs")
 
     def create(
-        self, num_classes: int, prob: float, model: torch.nn.Module, auxiliary: Callable, truth: "Truth"
+        self,
+        num_classes: int,
+        prob: float,
+        model: torch.nn.Module,
+        auxiliary: Callable,
+        truth: "Truth",
+        statistics: tuple[Sequence[float], Sequence[float]] | None = None,
     ) -> Callable | None:
         """Create the mixing function (images, labels) -> (mixed images, soft targets); None for no mixing.
 
@@ -106,12 +114,13 @@ class Arm:
             model: the model in training, for 'self'.
             auxiliary: returns the frozen model, for sources that look through one.
             truth: holds the true masks of the batch, for 'oracle' and 'shuffled'.
+            statistics: per-channel mean and std that the images are normalised with, for `aux`, a pretrained model.
         """
         if self.name == "none":
             return None
         common = {"prob": self.settings.get("prob", prob), "label_smoothing": 0.0, "num_classes": num_classes}
         alpha, label = self.settings.get("alpha", 1.0), self.settings.get("label", "mask")
-        source = self.create_source(model, auxiliary, truth) if self.source else None
+        source = self.create_source(model, auxiliary, truth, statistics) if self.source else None
         if self.name in TIMM and label == "mask":
             return Mixup(*(alpha * share for share in TIMM[self.name]), **common)
         if self.name in OTHERS:
@@ -127,13 +136,17 @@ class Arm:
         mixer = MethodMixup(method, alpha, alpha if cutmix else 0.0, **shares, **common)
         return Halfway(mixer) if label == "halfway" else mixer
 
-    def create_source(self, model: torch.nn.Module, auxiliary: Callable, truth: "Truth") -> Saliency:
+    def create_source(self, model, auxiliary, truth, statistics) -> Saliency:
         """Create the saliency source, with the arm's settings of it."""
         settings = {key: self.settings[key] for key in OF_SALIENCY if key in self.settings}
         if self.source in MAPS:
             return Control(self.source, truth, **settings)
         if self.source == "spectral":
             return create_saliency("spectral", **settings)
+        if "aux" in self.settings:
+            mean, std = statistics
+            name = self.settings["aux"]
+            return create_saliency(self.source, model=name, mean=mean, std=std, in_chans=len(mean), **settings)
         return create_saliency(self.source, model=model if self.source == "self" else auxiliary(), **settings)
 
 

@@ -40,6 +40,7 @@ class Study:
         self.test_images, self.test_target = test.images, test.target
         pixels = self.images.float() / 255
         self.mean, self.std = (f(pixels, (0, 2, 3)).view(1, -1, 1, 1) for f in (torch.mean, torch.std))
+        self.statistics = self.mean.flatten().tolist(), self.std.flatten().tolist()
         self.truth, self.auxiliaries, self.estimated = Truth(), {}, False
         self.small = {"resnet18": "narrow", "wide": "pooled"}.get(args.model, args.model)
         print(f"{len(self.images)} training and {len(self.test_images)} test images of {self.num_classes} classes")
@@ -197,7 +198,7 @@ class Study:
         frozen, extra = self.auxiliary(seed, *arm.auxiliary) if arm.auxiliary else (None, 0.0)
         random_seed(seed)
         model = self.create_model(self.args.model)
-        mix = arm.create(self.num_classes, self.args.prob, model, lambda: frozen, self.truth)
+        mix = arm.create(self.num_classes, self.args.prob, model, lambda: frozen, self.truth, self.statistics)
         seconds, checks = self.train(model, epochs, seed, mix, f"{text}, seed {seed}")
         record = {"arm": text, "seed": seed, "recipe": self.recipe, "machine": machine(self.device)}
         for name in ("accuracy", "nll", "ece"):

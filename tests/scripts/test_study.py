@@ -12,6 +12,7 @@ from PIL import Image
 from timm.data import Mixup
 
 from sage_timm.methods import SAGE, create_method
+from sage_timm.tensors import resize
 from scripts.study import __main__ as study
 from scripts.study import report
 from scripts.study.arms import (
@@ -130,6 +131,8 @@ def test_an_arm_is_a_name_and_settings():
         ("mixup,map=oracle", "mixup must have label=saliency to look at maps"),
         ("gradient,floor=-1", "`floor` must lie in [0, 100], got -1.0"),
         ("flat,aux_epochs=3", "each once, got 'aux_epochs'"),
+        ("feature,aux=tf_efficientnet_lite0,aux_mix=mixup", "aux must stand without aux_epochs and aux_mix"),
+        ("feature,aux=nothing", "`model` must name a timm model with pretrained weights, got 'nothing'"),
         ("oracle", "oracle must know where the objects are; set --object-share"),
         ("gradient,lam_max=2", "`lam_max` must lie in (0, 1], got 2.0"),
     ],
@@ -172,6 +175,18 @@ def test_every_setting_reaches_what_mixes(tiny_model):
     mix = create("cutmix,label=halfway", prob=0.4).mixer
     assert (mix.mixup_alpha, mix.cutmix_alpha, mix.planner.label_weight) == (0, 1, "mask")
     assert create("puzzlemix,map=flat").saliency.kind == "flat"
+
+
+def test_a_pretrained_model_sees_the_images_as_it_expects_and_none_is_trained(image_folder, monkeypatch):
+    monkeypatch.setattr("sage_timm.saliency.auxiliary.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(study.Study, "auxiliary", lambda *a: pytest.fail("trained"))
+    made = study.Study(study.parse(arguments(image_folder, *SMALL)))
+    record = made.run("feature,aux=tf_efficientnet_lite0,epochs=1", 0)
+    assert record["auxiliary_seconds"] == 0 and record["on_object"] > 0
+    source = Arm.parse("gradient,aux=tf_efficientnet_lite0").create_source(None, None, None, made.statistics)
+    images = made.images[:4].float() / 255
+    seen = source.model_input(made.normalized(images * 255))
+    assert source.size == (112, 112) and torch.allclose(seen, resize((images - 0.5) / 0.5, (112, 112)), atol=1e-5)
 
 
 @pytest.mark.parametrize(
