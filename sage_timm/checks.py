@@ -134,8 +134,8 @@ class ValueChecks:
     def scale(self, images: torch.Tensor, mean: Sequence[float], std: Sequence[float], assumed: bool) -> None:
         """Warn where images are not in [0, 1] once their normalisation by `mean` and `std` is undone.
 
-        Values given by the user are doubted only where images are far out; `assumed` ones, the saliency model's own,
-        where many values lie outside or none near 0.
+        Values given by the user are doubted only where images are far out, or in [0, 1] before that is undone;
+        `assumed` ones, the saliency model's own, also where many values lie outside or none near 0.
         """
 
         def act(found: torch.Tensor) -> None:
@@ -149,6 +149,11 @@ class ValueChecks:
                 said = (
                     f"got values from {smallest:.3g} to {largest:.3g}, and these statistics are the saliency model's; "
                     "give create_saliency the images' own `mean` and `std`"
+                )
+            elif min(mean) > 0 and smallest >= 0 and largest <= 1:
+                said = (
+                    f"got values from {smallest:.3g} to {largest:.3g}, as of images that are not normalised; normalise "
+                    "them, or give create_saliency a `mean` of 0 and a `std` of 1"
                 )
             else:
                 return

@@ -10,6 +10,8 @@ MUTANTS = [
     ('labels by saliency: maps for plain Mixup, too', 'sage_timm/mixup.py', 'draw.by_cutmix if isinstance(self.method, BlendMixup) else draw.by_method | draw.by_cutmix', 'draw.by_method | draw.by_cutmix', 'tests/surfaces/test_mixup.py'),
     ('labels by saliency: not divided by the sum', 'sage_timm/plan.py', 'seen / total.clamp_min(1e-6)', 'seen', 'tests/test_plan.py'),
     ('labels by saliency: unseen ones lose their weights', 'sage_timm/plan.py', 'torch.where(total > 1e-6, seen / total.clamp_min(1e-6), self.lam)', 'seen / total.clamp_min(1e-6)', 'tests/test_plan.py'),
+    ('images in [0, 1] are not told from normalised ones', 'sage_timm/checks.py', 'elif min(mean) > 0 and smallest >= 0 and largest <= 1:', 'elif False:', 'tests/surfaces/test_mixup.py'),
+    ('images in [0, 1] that are to be so are doubted', 'sage_timm/checks.py', 'elif min(mean) > 0 and smallest >= 0', 'elif smallest >= 0', 'tests/surfaces/test_mixup.py'),
     ('scale of the images not looked at', 'sage_timm/checks.py', 'if far > FAR_OUT:', 'if far > 1e9:', 'tests/surfaces/test_mixup.py'),
     ('scale of the images without their statistics', 'sage_timm/checks.py', 'pixels.amin(), pixels.abs()', 'pixels.amin(), images.abs()', 'tests/surfaces/test_mixup.py'),
     ('CutMix box one pixel off', 'sage_timm/methods/boxes.py', '(y < bottom)', '(y <= bottom)', 'tests/surfaces/test_mixup.py'),

@@ -12,7 +12,7 @@ from sage_timm.visualize import draw_mixed
 
 
 def batch(size=8):
-    return torch.rand(size, 3, 24, 24), torch.arange(size) % 3
+    return 2 * torch.rand(size, 3, 24, 24) - 1, torch.arange(size) % 3
 
 
 def test_its_mixer_mixes_and_says_so_once(capsys):
@@ -49,8 +49,7 @@ def test_one_number_serves_as_statistics():
 
 def test_unknown_statistics_are_said_to_be_assumed(checkpoint, capsys):
     mixup = SessionMixup(Session(Settings(SAGE(), source={"checkpoint": checkpoint})), num_classes=3)
-    images, target = batch()
-    mixup(2 * images - 1, target)
+    mixup(*batch())
     assert "on cpu, assumed to be normalised as for the saliency model" in capsys.readouterr().err
 
 

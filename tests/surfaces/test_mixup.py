@@ -5,6 +5,7 @@ import pytest
 import timm.data
 import timm.loss
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.mixup import mixup_target
 
 from sage_timm import SageMixup, create_mixup, create_saliency
@@ -295,6 +296,18 @@ def test_statistics_that_are_assumed_and_do_not_fit_are_said(tiny_model):
     told = create_saliency("gradient", model=tiny_model, mean=(0.45,) * 3, std=(0.225,) * 3)
     SageMixup(num_classes=7, saliency=told)(imagenet, target)
     SageMixup(num_classes=7, saliency=told)(3 * torch.randn(8, 3, 32, 32), target)
+
+
+def test_images_in_0_to_1_that_should_be_normalised_are_said():
+    """Only where all values look like that: normalised photographs have values below their mean, flat ones too."""
+    pixels, (_, target) = torch.rand(8, 3, 32, 32), batch()
+    source = create_saliency("spectral", mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD)
+    with pytest.warns(UserWarning, match=r"got values from .* to .*, as of images that are not normalised; normalise"):
+        SageMixup(num_classes=7, saliency=source)(pixels, target)
+    for images in (source.normalized(pixels), source.normalized(1 - pixels / 9), pixels - 0.1, 1.1 * pixels):
+        SageMixup(num_classes=7, saliency=source)(images, target)
+    source.normalized_with((0.0,) * 3, (1.0,) * 3)
+    SageMixup(num_classes=7, saliency=source)(pixels, target)
 
 
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
