@@ -35,6 +35,8 @@ def main(argv: list[str] | None = None) -> None:
     if not argv or argv[0] in ("-h", "--help"):
         print(f"{USAGE}\n{flags.format_help().strip()}")
         sys.exit(0 if argv else 2)
+    if argv[0].startswith("-"):
+        refuse(f"SCRIPT must come before the flags, got {argv[0]}; usage: python -m sage_timm SCRIPT [ARGS ...] --sage")
     script = os.path.abspath(argv[0])
     if not os.path.isfile(script):
         refuse(f"SCRIPT must be an existing file, got {argv[0]!r}; usage: python -m sage_timm SCRIPT [ARGS ...] --sage")

@@ -34,7 +34,7 @@ MUTANTS = [
     ("choices of --mixer typed by hand", "sage_timm/options.py", "choices=tuple(METHODS)", 'choices=("sage", "mixup")', FLAGS),
     ("flags inherited from a parent not known", FLAGS_PY, "if action.container.title == GROUP]", "if action.container is parser._action_groups[-1]]", FLAGS),
     ("the script's own flag overridden", FLAGS_PY, "        raise ValueError(f\"the script has", "        raise KeyError(f\"the script has", FLAGS),
-    ("errors name arguments", CONSOLE_PY, "message.replace(f\"`{name}`\", flag)", "message", FLAGS),
+    ("errors name arguments", CONSOLE_PY, "refuse(in_flags(str(error), ARGUMENTS))", "refuse(str(error))", FLAGS),
     ("mistyped YAML keys ignored", PATCHES_PY, 'if name.startswith(("sage", "salien", "mixer", "save_mixed")):', "if False:", FLAGS),
     ("command line loses to YAML", PATCHES_PY, "            values.update(given)\n", "", FLAGS),
     ("a second parser gets the flags when it parses", PATCHES_PY, "        for parser in list(parsers):\n", "        for parser in [self]:\n", STYLES),

@@ -55,6 +55,7 @@ def test_without_a_script_the_usage_is_an_error(run):
 
 def test_a_missing_script_is_refused(run, refusal):
     assert "SCRIPT must be an existing file, got 'no_such_script.py'" in refusal(run, "no_such_script.py", "--sage")
+    assert "SCRIPT must come before the flags, got --sage; usage" in refusal(run, "--sage", "train.py")
 
 
 def test_yaml_and_args_yaml_rerun(train, losses, tmp_path):
