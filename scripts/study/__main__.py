@@ -42,6 +42,7 @@ class Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFo
     """Keeps the lines of the description and shows defaults."""
 
 
+PRECISION_HELP = "of the training and of the test; None: bf16 on cuda, else fp32 (bf16 pays on avx512_bf16)"
 SHARE_HELP = "share of the frame that the object covers, or the smallest and the largest; None: plain images"
 
 
@@ -57,6 +58,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--train-images", type=count, metavar="N", help="N in all, as many of each class; None: all")
     add("--part", type=number(int, 0), default=0, metavar="K", help="the K-th such N images, from 0")
     add("--held-out", type=count, metavar="N", help="test on the last N training images, not the test split")
+    add("--size", type=number(int, 8), metavar="N", help="resize the middle square of the images to N px; None: as is")
     add("--object-share", nargs="+", type=number(float, 1e-3, 1), metavar="SHARE", help=SHARE_HELP)
     add("--frame", type=number(int, 8), default=48, help="the side in pixels of the images that --object-share makes")
     add("--arms", nargs="+", default=["none", *TIMM, "feature", "feature+cutmix"], metavar="ARM", help="see above")
@@ -74,8 +76,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--lr", type=number(float, 1e-9), default=0.1, help="highest learning rate")
     add("--prob", type=number(float, 0, 1), default=1.0, help="share of mixed batches in every arm that mixes")
     add("--no-flip", action="store_true", help="never mirror the training images, such as digits")
-    add("--precision", choices=("bf16", "fp32"), default="bf16", help="of the training and of the test")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+    add("--precision", choices=("bf16", "fp32"), help=PRECISION_HELP)
     add("--json", type=Path, metavar="FILE", help="read the runs that are done, add a line per run")
     add("--cache", type=Path, metavar="DIR", help="keep auxiliary models there")
     add("--look", action="store_true", help="train no arm, only measure what SAGE's plans look like")
@@ -83,6 +85,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--summary", action="store_true", help="print one small table and what it shows, in place of the full tables")
     add("--plot", type=Path, metavar="FILE", help="draw the accuracies")
     args = parser.parse_args(argv)
+    args.precision = args.precision or ("bf16" if args.device.startswith("cuda") else "fp32")
     args.arms, args.seeds = list(dict.fromkeys(args.arms)), list(dict.fromkeys(args.seeds))
     if args.batch_size % 2:
         parser.error(f"--batch-size must be even, got {args.batch_size}")

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torchvision.datasets import ImageFolder
-from torchvision.transforms.functional import pil_to_tensor
+from torchvision.transforms import v2
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,13 @@ def load_splits(args, device: torch.device) -> tuple[Split, Split, int]:
     """
     try:
         folders = [Path(args.data_dir, split) for split in (args.train_split, args.test_split)]
-        train, test = (ImageFolder(folder, pil_to_tensor) for folder in folders)
+        to_size = (v2.Resize(args.size, antialias=True), v2.CenterCrop(args.size)) if args.size else ()
+        train, test = (ImageFolder(folder, v2.Compose([*to_size, v2.PILToTensor()])) for folder in folders)
     except FileNotFoundError as error:
+        there = sorted(path.name for path in Path(args.data_dir).glob("*/"))
         raise SystemExit(
-            f"error: --data-dir must hold the folders of --train-split and --test-split; {error}"
+            f"error: --data-dir must hold the folders {args.train_split} and {args.test_split} with a folder for each "
+            f"class ({error}); it holds {', '.join(there) or 'none'}: set --train-split and --test-split"
         ) from None
     if train.classes != test.classes:
         odd = ", ".join(sorted(set(train.classes) ^ set(test.classes))[:3])
@@ -63,7 +66,7 @@ def load_splits(args, device: torch.device) -> tuple[Split, Split, int]:
             images, mask = place(images, args.object_share, args.frame, generator)
         splits.append(Split(images.to(device), target.to(device), mask if mask is None else mask.to(device)))
     if splits[0].images.shape[1:] != splits[1].images.shape[1:]:
-        raise SystemExit("error: the images must be of one size, got another in the test split; resize them")
+        raise SystemExit("error: the images must be of one size, got another in the test split; set --size N")
     return *splits, len(classes)
 
 
@@ -120,5 +123,5 @@ def _texture(donors: torch.Tensor, frame: int, generator: torch.Generator) -> to
 def _load(folder: ImageFolder, indices) -> tuple[torch.Tensor, torch.Tensor]:
     images, target = zip(*(folder[i] for i in indices), strict=True)
     if len({image.shape for image in images}) > 1:
-        raise SystemExit(f"error: the images must be of one size, got several in {folder.root}; resize them")
+        raise SystemExit(f"error: the images must be of one size, got several in {folder.root}; set --size, such as 64")
     return torch.stack(images), torch.tensor(target)

@@ -147,7 +147,7 @@ def summary(runs: list[dict]) -> str:
 def verdict(value: float, error: float | None, count: int) -> str:
     """Say in words what a difference in accuracy (see `gap`) shows: more than two standard errors, or nothing."""
     if error is None:
-        return f"{value:+.2f} points on {count} common seeds, too few to tell"
+        return f"{value:+.2f} points on {count} common seed{'s' * (count > 1)}, too few to tell"
     found = f"{value:+.2f} points, standard error {error:.2f} on {count} seeds"
     if abs(value) <= 2 * error:
         return f"no difference shown ({found}, within two standard errors)"

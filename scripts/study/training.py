@@ -34,7 +34,7 @@ class Study:
         self.cuda = self.device.type == "cuda"
         self.recipe = {"data": Path(args.data_dir).resolve().name} | {key: getattr(args, key) for key in RECIPE}
         self.recipe |= {"frame": args.frame if args.object_share else None, "device": self.device.type}
-        self.recipe |= {"flip": False} if args.no_flip else {}
+        self.recipe |= ({"flip": False} if args.no_flip else {}) | ({"size": args.size} if args.size else {})
         train, test, self.num_classes = load_splits(args, self.device)
         self.images, self.target, self.mask = train.images, train.target, train.mask
         self.test_images, self.test_target = test.images, test.target
@@ -102,7 +102,7 @@ class Study:
         generator = torch.Generator(self.device).manual_seed(seed)
         criterion, seconds, checks = SoftTargetCrossEntropy(), 0.0, []
         for epoch in tqdm(range(1, epochs + 1), name, unit="epoch", leave=False, disable=None):
-            start = self.clock()
+            start, wall = self.clock(), time.perf_counter()
             model.train()
             order = torch.randperm(len(self.images), generator=generator, device=self.device)
             for index in order[: steps * batch].view(steps, batch):
@@ -114,9 +114,10 @@ class Study:
                 optimizer.step()
                 schedule.step()
             seconds += self.clock() - start
-            if not self.estimated:
+            if not self.estimated and epoch == min(2, epochs):  # the first epoch warms up
                 self.estimated = True
-                print(f"{name}: about {seconds * epochs / 60:.1f} minutes for {epochs} epochs", flush=True)
+                minutes = (time.perf_counter() - wall) * epochs / 60
+                print(f"{name}: about {minutes:.1f} minutes for {epochs} epochs", flush=True)
             if epoch > epochs - LAST:
                 checks.append([epoch, round(seconds, 2), self.test(model)])
         return seconds, checks

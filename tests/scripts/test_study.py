@@ -297,6 +297,7 @@ def test_a_study_runs_resumes_and_draws(image_folder, tmp_path, capsys, monkeypa
         assert (run["auxiliary_seconds"] > 0) == (run["arm"] == "gradient,grid=8")
         assert ("mask_sd" in run) == (run["arm"] in ("gradient,grid=8", "self"))
     out = capsys.readouterr().out
+    assert re.search(r"^none, seed 0: about \d+\.\d minutes for 2 epochs$", out, re.MULTILINE)
     assert "24 training and 6 test images of 3 classes" in out and out.count("auxiliary model, seed") == 2
     assert re.search(r"^gradient,grid=8, seed 1: [\d.]+ %, \d+ s$", out, re.MULTILINE)
 
@@ -480,7 +481,8 @@ def test_look_measures_maps_and_plans_and_trains_no_arm(image_folder, capsys, mo
         (["--object-share", 0.5, 0.1], "--object-share must be one share or a lower and an upper one, got [0.5, 0.1]"),
         (["--against", "typo"], "--against must be one of the --arms, got typo"),
         (["--held-out", 24], "must fit into the training images, got 0 left"),
-        (["--train-split", "nowhere"], "--data-dir must hold the folders of --train-split and --test-split"),
+        (["--train-split", "nowhere"], "must hold the folders nowhere and validation with a folder for each class"),
+        (["--train-split", "nowhere"], "it holds train, validation: set --train-split and --test-split"),
         (["--device", "nothing"], "error: "),
         (["--json", "no/such/folder/runs.jsonl"], "no/such/folder/runs.jsonl"),
         (["--plot", "no/such/folder/plot.png"], "no/such/folder/plot.png"),
@@ -502,8 +504,26 @@ def test_splits_that_do_not_belong_together_are_refused(image_folder, tmp_path):
     shutil.copytree(image_folder, tmp_path / "sizes")
     for path in (tmp_path / "sizes" / "validation").rglob("*.png"):
         Image.open(path).resize((20, 24)).save(path)
-    with pytest.raises(SystemExit, match="the images must be of one size, got another in the test split"):
+    with pytest.raises(SystemExit, match="the images must be of one size, got another in the test split; set --size"):
         study.main(arguments(tmp_path / "sizes"))
+
+
+def test_images_of_any_size_are_resized(image_folder, tmp_path):
+    """Their middle square, as torchvision does it; the size is part of the recipe, the precision that of the device."""
+    shutil.copytree(image_folder, tmp_path / "sizes")
+    _, *others = sorted((tmp_path / "sizes" / "train").rglob("*.png"))
+    for path in others:
+        Image.open(path).resize((30, 36)).save(path)
+    with pytest.raises(SystemExit, match=r"of one size, got several in .*; set --size, such as 64"):
+        study.main(arguments(tmp_path / "sizes"))
+    made = study.Study(study.parse(arguments(tmp_path / "sizes", "--size", 12)))
+    assert made.images.shape == (24, 3, 12, 12) and made.test_images.shape == (6, 3, 12, 12)
+    with Image.open(others[-1]) as picture:
+        expected = picture.convert("RGB").resize((12, 14), Image.Resampling.BILINEAR).crop((0, 1, 12, 13))
+    assert np.abs(np.asarray(expected).astype(int) - made.images[-1].permute(1, 2, 0).numpy()).max() <= 1
+    assert (made.recipe["size"], made.recipe["precision"]) == (12, "fp32")
+    plain = study.Study(study.parse(arguments(image_folder, "--precision", "bf16")))
+    assert "size" not in plain.recipe and plain.recipe["precision"] == "bf16"
 
 
 def test_no_run_is_lost_or_taken_for_another(image_folder, tmp_path, capsys, monkeypatch):
