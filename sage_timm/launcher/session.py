@@ -75,6 +75,11 @@ class Session:
         self.mixup = mixup
         for note in (*self.settings.notes, repr(mixup)):
             say(note)
+        if self.source is not None and self.source.num_classes == mixup.num_classes:
+            say(
+                f"labels are read as the saliency model's own {mixup.num_classes} classes; where they are others, set "
+                "--num-classes to their number"
+            )
 
     def show(self, mixup: "SessionMixup", images: torch.Tensor, target: torch.Tensor, plan: MixPlan | None) -> None:
         """Count a batch; describe the first one, draw the first mixed ones."""

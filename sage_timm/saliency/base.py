@@ -76,6 +76,11 @@ class Saliency:
         self.std = None if std is None else tuple(std)
 
     @property
+    def num_classes(self) -> int | None:
+        """Number of classes of the model behind the maps, which labels of as many are read as; None without one."""
+        return None
+
+    @property
     def statistics(self) -> tuple[Sequence[float], Sequence[float]] | None:
         """The mean and std that images are expected to be normalised with; None where unknown."""
         return None if self.mean is None or self.std is None else (self.mean, self.std)

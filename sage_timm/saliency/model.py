@@ -36,6 +36,11 @@ class _ModelSaliency(Saliency):
         return super().statistics or (None if mean is None or std is None else (mean, std))
 
     @property
+    def num_classes(self) -> int | None:
+        """Number of classes of the model, by its `num_classes`, as timm's have it; None where it has none."""
+        return getattr(self.auxiliary.model, "num_classes", None)
+
+    @property
     def on_cuda(self) -> bool:
         """Whether the model is on a CUDA device."""
         return any(parameter.is_cuda for parameter in self.auxiliary.model.parameters())
@@ -93,8 +98,7 @@ class _ModelSaliency(Saliency):
 
     def __repr__(self) -> str:
         size = f"{self.size[0]} x {self.size[1]} px" if self.size else "the images' own size"
-        classes = getattr(self.auxiliary.model, "num_classes", None)
-        known = f" ({classes} classes)" if classes else ""
+        known = f" ({self.num_classes} classes)" if self.num_classes else ""
         return f"{self.name} of {self.auxiliary.origin}{known}, at {size} ({self._settings()})"
 
 
