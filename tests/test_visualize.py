@@ -76,7 +76,11 @@ def test_report_counts_distances_of_those_that_move():
 
 @pytest.mark.parametrize(
     ("retained", "moved", "words"),
-    [(1.04, 0.5, "little for SAGE"), (1.2, 0.04, "not for its moves"), (1.2, 0.06, "are the bright spots the objects")],
+    [
+        (1.04, 0.5, "little for SAGE"),
+        (1.2, 0.04, "not for its moves"),
+        (1.2, 0.06, "the bright spots miss the objects"),
+    ],
 )
 def test_verdicts(retained, moved, words):
     report = Report(64, 0.25, moved, 12.0, 224, 1.03, retained)
@@ -92,10 +96,11 @@ def test_the_command_writes_a_page_that_needs_no_other_file(pictures, capsys):
     )
     text = target.read_text()
     found = re.findall(r'src="([^"]+)"', text)
-    assert len(found) == 3 * 6 and all(source.startswith("data:image/jpeg;base64,") for source in found)
+    assert len(found) == 3 * 7 and all(source.startswith("data:image/jpeg;base64,") for source in found)
     assert Image.open(io.BytesIO(base64.b64decode(found[0].partition(",")[2]))).size == (128, 128)
     out = capsys.readouterr().out
-    (verdict,) = re.findall(r"(?:little for SAGE|enough for SAGE|look at the picture, since)", out)
+    (verdict,) = re.findall(r"(?:little for SAGE|enough for SAGE|look at the picture \()", out)
+    assert "\ndrawn at mixing ratio 0.5 (--lam), SAGE at 0.3 (times --sage-lam-max)\n" in out
     assert "half of an image's saliency lies in" in out and "SAGE at ratio 0.3 on 3 images" in out
     assert verdict in text and "picture0" in text
 
@@ -125,7 +130,7 @@ def test_the_report_changes_no_picture_and_sees_what_the_picture_sees(tmp_path, 
         target = tmp_path / f"{report}.html"
         command.main([str(folder), "--size", "16", "--count", "2", "--report", report, "-o", str(target)])
         pages.append(re.findall(r"<td>.*?</td>", target.read_text()))
-    assert pages[0] == pages[1] and len(pages[0]) == 2 * 5 and channels == [1, 1, 1]
+    assert pages[0] == pages[1] and len(pages[0]) == 2 * 6 and channels == [1, 1, 1]
     assert "on 5 images" in capsys.readouterr().out
     with pytest.raises(SystemExit, match=r"^error: --report must be 0 or at least 2, since it mixes images, got 1$"):
         command.main([str(folder), "--report", "1", "-o", str(tmp_path / "f.png")])
@@ -228,14 +233,18 @@ def test_visualize_folder_and_files(pictures, capsys):
 
 def test_draw_plans_shows_the_plan_in_words():
     images, saliency = torch.rand(2, 3, 12, 20), torch.zeros(2, 1, 12, 20)
-    saliency[:, :, 4:8, 6:11] = torch.rand(4, 5)
+    saliency[:, :, 4:8, 6:11] = torch.rand(2, 1, 4, 5)
     partner = torch.tensor([1, 0])
     plan = sage(saliency, partner, torch.tensor([0.3, 0.3]), (12, 20))
     box = box_plan(torch.tensor([[0, 12, 0, 5], [0, 0, 0, 0]]), partner, torch.tensor([0.75, 1.0]), (12, 20))
-    image, heat, other_image, mask, mixed, *_ = draw_plans(images, saliency, {"sage": plan}, ["cat", "dog"]).axes
-    titles = ["image", "saliency", "partner", "mask\n(white: image, black: partner)", "sage"]
-    assert [a.get_title() for a in (image, heat, other_image, mask, mixed)] == titles
+    axes = draw_plans(images, saliency, {"sage": plan}, ["cat", "dog"]).axes
+    image, heat, other_image, other_heat, mask, mixed = axes[:6]
+    mask_title = "mask (white: image, black:\npartner, grey: both)"
+    titles = ["image", "saliency", "partner", "partner's saliency", mask_title, "sage"]
+    assert [a.get_title() for a in (image, heat, other_image, other_heat, mask, mixed)] == titles
     assert (image.get_xlabel(), other_image.get_xlabel()) == ("cat", "dog")
+    own, other, partners_own = (axis.images[0].get_array().data for axis in (heat, other_heat, axes[7]))
+    assert np.array_equal(other, partners_own) and not np.array_equal(other, own)
     own, other = plan.lam[0].tolist()
     kept = plan.retained(saliency)[0].tolist()
     dy, dx = plan.translation[0, 1, :, 0, 0].tolist()
@@ -248,8 +257,8 @@ def test_draw_plans_shows_the_plan_in_words():
     )
     assert torch.allclose(torch.from_numpy(mask.images[0].get_array().data), plan.mask[0, 0])
     axes = draw_plans(images, saliency, {"sage": plan, "cutmix": box}, ["cat", "dog"]).axes
-    assert [a.get_title() for a in axes[:6]] == [*titles, "cutmix"]
-    assert axes[11].get_xlabel() == "dog 1.00\nretained 1.00"
+    assert [a.get_title() for a in axes[:7]] == [*titles, "cutmix"]
+    assert axes[13].get_xlabel() == "dog 1.00\nretained 1.00"
 
 
 def test_names_are_no_formulas_and_16_bit_pictures_keep_their_greys(tmp_path):

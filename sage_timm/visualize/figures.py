@@ -38,10 +38,11 @@ def _columns(
         partner = next(iter(plans.values())).source[:, 1]
         if all(torch.equal(plan.source[:, 1], partner) for plan in plans.values()):
             columns.append(_Column("partner", images[partner], [names[i] for i in partner.tolist()]))
+            columns.append(_Column("partner's saliency", maps[partner], heat=True))
     for title, plan in plans.items():
         if len(plans) == 1 or title == "sage":
-            whose = "image, black: partner" if plan.source.shape[1] == 2 else "first image"
-            columns.append(_Column(f"mask\n(white: {whose})", plan.mask[:, :1], _moves(plan)))
+            whose = "image, black:\npartner, grey: both" if plan.source.shape[1] == 2 else "first image"
+            columns.append(_Column(f"mask (white: {whose})", plan.mask[:, :1], _moves(plan)))
         retained = plan.retained(saliency).tolist()
         captions = [
             f"{weights}\nretained {' + '.join(f'{r:.2f}' for r, share in zip(kept, lam, strict=True) if share > 0)}"

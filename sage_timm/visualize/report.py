@@ -62,8 +62,9 @@ class Report:
                 "parts hardly overlap, or the maps are noise; look at the picture"
             )
         return (
-            "look at the picture, since noise scores as well: are the bright spots the objects, and half of the frame "
-            "or less? If not, try another --saliency-model or a checkpoint of your own; if so, compare by training"
+            "look at the picture (--count 20 draws more), since noise scores as well: where the bright spots miss the "
+            "objects, try another --saliency-model or a checkpoint of your own; where they hit them, and the objects "
+            "cover half of the frame or less, compare by training"
         )
 
 

@@ -16,6 +16,7 @@ MUTANTS = [
     ("report: its images draw the picture's", "sage_timm/visualize/__main__.py", "load_images(args.images, args.count,", "load_images(args.images, max(args.count, args.report),", "tests/test_visualize.py"),
     ("report: its images have other channels than the picture's", "sage_timm/visualize/__main__.py", '_progress("reading images"), channels)', '_progress("reading images"))', "tests/test_visualize.py"),
     ("pictures: --mixer ignored", "sage_timm/visualize/__main__.py", "for name in mixers:", 'for name in ["sage"]:', "tests/test_visualize.py"),
+    ("pictures: the partner's saliency is the image's own", "sage_timm/visualize/figures.py", "maps[partner], heat=True", "maps, heat=True", "tests/test_visualize.py"),
     ("pictures: weights of equal labels not added up", "sage_timm/visualize/figures.py", "total.get(names[source], 0) + share", "share", "tests/test_visualize.py"),
     ("page: names not escaped", "sage_timm/visualize/figures.py", 'return html.escape(text).replace(', "return text.replace(", "tests/test_visualize.py"),
     ("pictures: moves told the wrong way round", "sage_timm/visualize/figures.py", '((dy, ("up", "down"))', '((dy, ("down", "up"))', "tests/test_visualize.py"),
