@@ -278,7 +278,7 @@ def test_draw_mixed_is_a_grid_with_label_weights():
     plan = MixPlan.of_pairs(partner, lam.view(-1, 1, 1, 1).expand(-1, 1, 6, 8), lam)
     axes = draw_mixed(images, plan, ["a", "b", "c", "d", "e"], most=4).axes
     assert [axis.get_xlabel() for axis in axes] == ["a 0.75, e 0.25", "b 1.00", "c 1.00", "d 0.50, b 0.50"]
-    (first, *_) = draw_mixed(images, plan, list("abcde"), mixers=["CutMix"] * 5).axes
+    (first, *_) = draw_mixed(images, plan, list("abcde"), 32, mixers=["CutMix"] * 5).axes
     assert first.get_xlabel() == "CutMix\na 0.75, e 0.25"
 
 

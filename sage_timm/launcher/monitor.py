@@ -13,6 +13,7 @@ from .console import say
 
 # Optimizer steps or batches after which training without mixing is an error.
 PATIENCE = 10
+DRAWN = 32  # images of a picture
 
 
 class Monitor:
@@ -69,7 +70,7 @@ def save_picture(
     mixers: Sequence[str],
     statistics: tuple[Sequence[float], Sequence[float]] | None,
 ) -> None:
-    """Draw a mixed batch to a file.
+    """Draw the first `DRAWN` images of a mixed batch to a file.
 
     Args:
         path: the file.
@@ -85,4 +86,4 @@ def save_picture(
         images = images * std + mean
     path.parent.mkdir(parents=True, exist_ok=True)
     names = [f"class {label}" for label in target.argmax(1).tolist()]
-    draw_mixed(images, plan, names, mixers=mixers).savefig(path, dpi=100)
+    draw_mixed(images, plan, names, DRAWN, mixers=mixers).savefig(path, dpi=100)

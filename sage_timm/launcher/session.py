@@ -14,7 +14,7 @@ from ..mixup import Draw, MethodMixup
 from ..plan import MixPlan
 from ..saliency import Saliency, create_saliency
 from .console import is_first_rank, say
-from .monitor import Monitor, save_picture, unused
+from .monitor import DRAWN, Monitor, save_picture, unused
 from .settings import Settings
 
 
@@ -92,7 +92,8 @@ class Session:
             path = self.folder / f"mixed-{self.monitor.mixed:03d}.png"
             try:
                 save_picture(path, images, target, plan, mixup.mixers(), self.statistics)
-                say(f"{path}: a mixed batch, under each image what mixed it, its labels and their weights")
+                drawn = f"{min(DRAWN, len(images))} of {len(images)} images of a mixed batch"
+                say(f"{path}: {drawn}, under each what mixed it, its classes and their weights")
             except OSError as error:
                 self.settings = replace(self.settings, save_mixed=0)
                 say(f"can't write {path} ({error.strerror}); the training goes on without pictures")

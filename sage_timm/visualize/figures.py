@@ -118,7 +118,7 @@ def draw_page(
     )
 
 
-def draw_mixed(images: torch.Tensor, plan: MixPlan, names: Sequence[str], most: int = 32, mixers: Sequence[str] = ()):
+def draw_mixed(images: torch.Tensor, plan: MixPlan, names: Sequence[str], most: int, mixers: Sequence[str] = ()):
     """Draw the mixed images of a plan as a grid, under each its labels with their weights, and what mixed it.
 
     Args:

@@ -99,7 +99,7 @@ def test_two_ranks_train_one_model_on_different_mixes(image_folder, tmp_path, ch
     flags = ["--mixup", "1", "--sage", "--saliency-checkpoint", checkpoint, "--save-mixed", "1"]
     result = torchrun(tmp_path, image_folder, *flags)
     assert result.returncode == 0, result.stderr[-3000:]
-    for words in ("sage_timm: SAGE", "sage_timm: first batch", "a mixed batch, under each image"):
+    for words in ("sage_timm: SAGE", "sage_timm: first batch", "images of a mixed batch, under each"):
         assert result.stderr.count(words) == 1, words
     assert [path.name for path in (tmp_path / "run" / "mixed").iterdir()] == ["mixed-001.png"]
     first, second = (torch.load(tmp_path / f"rank{rank}.pth") for rank in (0, 1))

@@ -147,8 +147,9 @@ def test_the_first_mixed_batches_are_saved_as_pictures(count, tmp_path, monkeypa
         mixup((images - 0.5) / 0.5, labels)
     names = [f"mixed-{i:03d}.png" for i in range(1, count + 1)]
     assert sorted(path.name for path in (tmp_path / "mixed").iterdir()) == names
-    assert f"{tmp_path}/mixed/mixed-001.png: a mixed batch, under each image" in capsys.readouterr().err
-    pixels, plan, labels = drawn[0]
+    assert f"{tmp_path}/mixed/mixed-001.png: 8 of 8 images of a mixed batch, under each" in capsys.readouterr().err
+    pixels, plan, labels, most = drawn[0]
+    assert most == 32
     assert len(drawn) == count and set(labels) <= {"class 0", "class 1", "class 2"} and len(plan.lam) == 8
     assert torch.allclose(pixels[:, 0], images[:, 0], atol=1e-6), "drawn as they are, not normalised"
 
