@@ -141,4 +141,4 @@ def test_batches_of_one_fail_rather_than_train_unmixed(train):
 def test_the_pictures_go_to_the_output_folder(train, tmp_path, losses):
     err = train("--mixup", "1.0", "--mixer", "mixup", "--save-mixed", "2")
     assert sorted(p.name for p in (tmp_path / "run" / "mixed").iterdir()) == ["mixed-001.png", "mixed-002.png"]
-    assert f"{tmp_path}/run/mixed/mixed-001.png: a mixed batch" in err
+    assert f"{tmp_path}/run/mixed/mixed-001.png: 8 of 8 images of a mixed batch" in err
