@@ -66,6 +66,8 @@ def main():
     """Make the breaks and print a line for each."""
     words, areas = " ".join(sys.argv[1:]), load()
     chosen = [m for area, mutants in areas.items() for m in mutants if words in m[0] or words == area]
+    if not chosen:
+        sys.exit(f"no break has {words!r} in its description, and no area is called so")
     if not words:
         code, line = run(sorted({mutant[4] for mutant in chosen}))
         if code != 0:

@@ -88,6 +88,8 @@ class Launch(contextlib.ExitStack):
         elif self.session.mixup is None:
             asked = self.session.settings.asked
             refuse(f"{asked} was given, but the script never built timm's Mixup; nothing was mixed")
+        else:
+            self.session.monitor.end()
 
     def refuse_unused(self) -> None:
         """Exit with one line where flags would do nothing because no mixer was asked for."""

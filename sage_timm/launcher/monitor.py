@@ -52,6 +52,14 @@ class Monitor:
                 "the script must call it (`images, target = mixup_fn(images, target)`) or give it to create_loader"
             )
 
+    def end(self) -> None:
+        """Say so where none of the run's batches was mixed."""
+        if self.batches and not self.mixed:
+            say(
+                f"none of the {self.batches} batches was mixed: {self.asked} had no effect on this run; see "
+                "--mixup-prob, --mixup-off-epoch and --start-epoch"
+            )
+
 
 def unused(folder: Path) -> Path:
     """Return the folder, or where there are pictures of another run, the first of FOLDER-2, FOLDER-3 ... without."""

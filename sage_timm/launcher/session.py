@@ -17,6 +17,11 @@ from .console import is_first_rank, say
 from .monitor import DRAWN, Monitor, save_picture, unused
 from .settings import Settings
 
+ASSUMED = (
+    ", assumed to be normalised as for the saliency model: the script made no transforms and no loader by timm's "
+    "create_transform or create_loader, whose mean and std would count"
+)
+
 
 class Session:
     """What the mixers of a run share.
@@ -77,8 +82,8 @@ class Session:
             say(note)
         if self.source is not None and self.source.num_classes == mixup.num_classes:
             say(
-                f"labels are read as the saliency model's own {mixup.num_classes} classes; where they are others, set "
-                "--num-classes to their number"
+                f"labels are taken as the saliency model's own {mixup.num_classes} classes, in its order; if they are "
+                "others, check --num-classes or take another --saliency-model"
             )
 
     def show(self, mixup: "SessionMixup", images: torch.Tensor, target: torch.Tensor, plan: MixPlan | None) -> None:
@@ -102,7 +107,7 @@ class Session:
         if self.statistics is not None:
             mean, std = self.statistics
             return f", normalised with mean {mean}, std {std}"
-        return ", assumed to be normalised as for the saliency model" if self.settings.needs_model else ""
+        return ASSUMED if self.settings.needs_model else ""
 
 
 class SessionMixup(MethodMixup):

@@ -75,7 +75,9 @@ def create_saliency(
         return Spectral(size, **settings)
     if name == "self":
         if not isinstance(model, nn.Module):
-            raise ValueError(f"'self' saliency needs the module in training, got {model!r}; give it as `model`")
+            raise ValueError(
+                f"'self' saliency needs the module in training, got {model!r}; use create_saliency('self', model=model)"
+            )
         if checkpoint is not None:
             raise ValueError("'self' saliency uses no checkpoint; it follows the model in training")
         auxiliary = Auxiliary(model, None, None, None, type(unwrap(model)).__name__)

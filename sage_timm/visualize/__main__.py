@@ -88,7 +88,8 @@ def draw(args: argparse.Namespace) -> list[str]:
     plans = make_plans(args, images, saliency)
     lines = [f"{args.output}: {len(images)} images, saliency: {source!r}"]
     ratio = args.lam * args.sage_lam_max
-    lines.append(f"drawn at mixing ratio {args.lam:g} (--lam), SAGE at {ratio:g} (times --sage-lam-max)")
+    of_sage = f", SAGE at {ratio:g} (times --sage-lam-max)" if "sage" in plans else ""
+    lines.append(f"drawn at mixing ratio {args.lam:g} (--lam){of_sage}")
     if args.report and 0 < ratio < 1:
         reported, _ = load_images(args.images, args.report, args.size, _progress("reading images"), channels)
         report = measure(_maps(source, reported), (args.size, args.size), ratio)

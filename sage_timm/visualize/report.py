@@ -54,7 +54,7 @@ class Report:
         if self.retained < LEAST_RETAINED:
             return (
                 f"little for SAGE to work with (under {LEAST_RETAINED} together): maps this flat mix nearly as Mixup "
-                "does; try another --saliency, a larger --saliency-size, or --saliency-floor 1"
+                "does; try another --saliency, --saliency-size or --saliency-model, or a --saliency-floor near 1"
             )
         if self.moved < LEAST_MOVED:
             return (
@@ -63,8 +63,8 @@ class Report:
             )
         return (
             "look at the picture (--count 20 draws more), since noise scores as well: where the bright spots miss the "
-            "objects, try another --saliency-model or a checkpoint of your own; where they hit them, and the objects "
-            "cover half of the frame or less, compare by training"
+            "objects, try another --saliency, or a --saliency-model or checkpoint of your own; where they hit, and "
+            "the objects cover half of the frame or less, compare by training"
         )
 
 

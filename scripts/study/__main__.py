@@ -127,7 +127,9 @@ def main(argv: list[str] | None = None) -> None:
     done = {(run["arm"], run["seed"]) for run in runs}
     left = [each for each in asked if each not in done]
     print(
-        f"{len(left)} runs" + ("" if args.json else "; with --json FILE an interrupted study could go on"), flush=True
+        f"{len(left)} of {len(asked)} runs are left"
+        + ("" if args.json else "; with --json FILE an interrupted study could go on"),
+        flush=True,
     )
     try:
         for text, seed in left:

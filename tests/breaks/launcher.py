@@ -59,6 +59,8 @@ MUTANTS = [
     ("--save-mixed draws normalised images", MONITOR_PY, "        images = images * std + mean\n", "", SESSION),
     ("rare mixing taken for none", MONITOR_PY, " and (1 - mixup.mix_prob) ** self.chances < 1e-9", "", MONITOR),
     ("unmixed batches not noticed", MONITOR_PY, "if self.chances and not self.mixed and (size == 1 or improbable):", "if False:", MONITOR),
+    ("a run without mixed batches ends in silence", MONITOR_PY, "if self.batches and not self.mixed:", "if False:", MONITOR),
+    ("the end of a run is not looked at", CLI_PY, "            self.session.monitor.end()\n", "            pass\n", LOADERS),
     ("batches after the off-epoch count as chances", MONITOR_PY, "self.chances += self.enabled", "self.chances += 1", MONITOR),
     ("steps without a batch not noticed", MONITOR_PY, "if self.batches == 0 and self.steps >= PATIENCE:", "if False:", MONITOR),
     # what is replaced, and put back

@@ -138,6 +138,11 @@ def test_batches_of_one_fail_rather_than_train_unmixed(train):
         train(*SAGE, "-b", "1")
 
 
+def test_a_run_of_which_no_batch_was_mixed_says_so_at_its_end(train):
+    said = "batches was mixed: --sage had no effect on this run"
+    assert said in train(*SAGE, "--mixup-prob", "1e-9") and said not in train(*SAGE)
+
+
 def test_the_pictures_go_to_the_output_folder(train, tmp_path, losses):
     err = train("--mixup", "1.0", "--mixer", "mixup", "--save-mixed", "2")
     assert sorted(p.name for p in (tmp_path / "run" / "mixed").iterdir()) == ["mixed-001.png", "mixed-002.png"]

@@ -22,6 +22,17 @@ def test_always_due_and_never_mixed_fails_at_once_the_patience_is_over(monitor):
         monitor.batch(mixup(), 8, False)
 
 
+@pytest.mark.parametrize(("mixed", "said"), [(False, True), (True, False)])
+def test_a_run_of_which_no_batch_was_mixed_says_so_at_its_end(mixed, said, monitor, capsys):
+    monitor.end()
+    assert not capsys.readouterr().err, "a run without batches, such as an evaluation, is told nothing"
+    for mixes in (False, mixed, False):
+        monitor.batch(mixup(prob=0.01), 8, mixes)
+    monitor.end()
+    line = "sage_timm: none of the 3 batches was mixed: --sage had no effect on this run"
+    assert (line in capsys.readouterr().err) == said
+
+
 @pytest.mark.parametrize(("prob", "batches"), [(0.001, 1000), (0.5, 29)])
 def test_rare_mixing_is_not_mistaken_for_none(prob, batches, monitor):
     rare = mixup(prob=prob)

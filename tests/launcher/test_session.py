@@ -57,9 +57,9 @@ def test_labels_that_are_read_as_the_saliency_models_classes_are_said(checkpoint
     """A forgotten --num-classes: the default model has 1,000 classes, and so has timm's model without the flag."""
     settings = Settings(SAGE(), source={"checkpoint": checkpoint})
     classes = SessionMixup(Session(settings), num_classes=3).saliency.num_classes
-    assert "labels are read" not in capsys.readouterr().err
+    assert "labels are taken as" not in capsys.readouterr().err
     SessionMixup(Session(settings), num_classes=classes)
-    said = f"labels are read as the saliency model's own {classes} classes; where they are others, set --num-classes"
+    said = f"labels are taken as the saliency model's own {classes} classes, in its order; if they are others, check"
     assert said in capsys.readouterr().err
 
 

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from timm.data import Mixup
 
 from sage_timm.methods import SAGE, create_method
@@ -310,6 +310,21 @@ def test_a_study_runs_resumes_and_draws(image_folder, tmp_path, capsys, monkeypa
     monkeypatch.undo()
     study.main(arguments(image_folder, "--arms", "none", "--seeds", 0, "--lr", 0.05, "--json", file))
     assert len(report.read(file)) == len(runs) + 1, "another recipe is another run"
+
+
+def test_runs_on_other_images_in_a_folder_of_the_same_name_are_not_reused(image_folder, tmp_path, capsys):
+    files = ["--json", tmp_path / "runs.jsonl", "--cache", tmp_path / "cache", "--arms", "gradient,grid=8"]
+    study.main(arguments(image_folder, "--seeds", 0, *files))
+    copy = tmp_path / "copy" / image_folder.name
+    shutil.copytree(image_folder, copy)
+    study.main(arguments(copy, "--seeds", 0, *files))
+    assert "0 of 1 runs are left" in capsys.readouterr().out
+    picture = next((copy / "train").glob("*/*"))
+    with Image.open(picture) as image:
+        ImageOps.invert(image.convert("RGB")).save(picture)
+    study.main(arguments(copy, "--seeds", 0, *files))
+    out = capsys.readouterr().out
+    assert "1 of 1 runs are left" in out and "auxiliary model, seed 0:" in out
 
 
 def test_an_interrupted_study_prints_what_it_has(image_folder, tmp_path, capsys, monkeypatch):
