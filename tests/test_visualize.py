@@ -105,6 +105,13 @@ def test_the_command_writes_a_page_that_needs_no_other_file(pictures, capsys):
     assert verdict in text and "picture0" in text
 
 
+def test_sages_ratio_is_told_only_where_sage_is_drawn(pictures, capsys):
+    fixed = [str(pictures), "--saliency", "spectral", "--size", "32", "-o", str(pictures.parent / "f.jpg")]
+    command.main([*fixed, "--report", "0", "--mixer", "mixup", "cutmix"])
+    out = capsys.readouterr().out
+    assert "drawn at mixing ratio 0.5 (--lam)\n" in out and "SAGE" not in out
+
+
 def test_the_report_can_be_left_out_and_follows_the_ratio(pictures, capsys):
     fixed = [str(pictures), "--saliency", "spectral", "--size", "32", "-o", str(pictures.parent / "f.jpg")]
     command.main([*fixed, "--report", "0"])

@@ -1,5 +1,6 @@
 """The images of a study: an image folder of small images as tensors, in balanced parts, whole or small in a frame."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from torchvision.transforms import v2
 class Split:
     """Images [N, C, H, W] uint8, their labels [N] int64 and the true masks of their objects [N, 1, H, W] uint8, 0 or 1.
 
-    `mask` is None where the images are whole, so that nobody knows where their objects are.
+    `mask` is None where the images are whole, so that nobody knows where their objects are. `digest` tells data sets
+    apart, whatever their folders are called: of the images as loaded, before `place` and its rounding.
     """
 
     images: torch.Tensor
     target: torch.Tensor
+    digest: str
     mask: torch.Tensor | None = None
 
 
@@ -60,11 +63,13 @@ def load_splits(args, device: torch.device) -> tuple[Split, Split, int]:
     splits = []
     for number, (folder, indices) in enumerate(((train, [i for each in members for i in each]), (test, tested))):
         images, target = _load(folder, indices)
+        digest = hashlib.sha256(images.numpy().tobytes() + target.numpy().tobytes()).hexdigest()[:8]
         mask = None
         if args.object_share:
             generator = torch.Generator().manual_seed(2 * args.part + number)
             images, mask = place(images, args.object_share, args.frame, generator)
-        splits.append(Split(images.to(device), target.to(device), mask if mask is None else mask.to(device)))
+        mask = None if mask is None else mask.to(device)
+        splits.append(Split(images.to(device), target.to(device), digest, mask))
     if splits[0].images.shape[1:] != splits[1].images.shape[1:]:
         raise SystemExit("error: the images must be of one size, got another in the test split; set --size N")
     return *splits, len(classes)

@@ -12,6 +12,7 @@ MUTANTS = [
     ("report: half of the mass counted from the smallest cells", "sage_timm/visualize/report.py", "descending=True", "descending=False", "tests/test_visualize.py"),
     ("report: the mask not computed in its place", "sage_timm/visualize/report.py", "torch.zeros_like(translation), ratios)", "translation, ratios)", "tests/test_visualize.py"),
     ("report: the mean over images that stay, too", "sage_timm/visualize/report.py", "distance[moved].median()", "distance.min()", "tests/test_visualize.py"),
+    ("pictures: SAGE's ratio is told where it is not drawn", "sage_timm/visualize/__main__.py", 'if "sage" in plans else ""', 'if plans else ""', "tests/test_visualize.py"),
     ("report: not at the ratio of the picture", "sage_timm/visualize/__main__.py", "ratio = args.lam * args.sage_lam_max", "ratio = args.lam", "tests/test_visualize.py"),
     ("report: its images draw the picture's", "sage_timm/visualize/__main__.py", "load_images(args.images, args.count,", "load_images(args.images, max(args.count, args.report),", "tests/test_visualize.py"),
     ("report: its images have other channels than the picture's", "sage_timm/visualize/__main__.py", '_progress("reading images"), channels)', '_progress("reading images"))', "tests/test_visualize.py"),

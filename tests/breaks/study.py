@@ -6,7 +6,9 @@ DATA, ARMS, TRAINING, MAIN, REPORT = (
 STUDY = "tests/scripts/test_study.py"
 
 MUTANTS = [
-    ("study: runs on other images of the same name are reused", TRAINING, 'self.recipe["digest"] = digest(', 'digest(', STUDY),
+    ("study: runs on other images of the same name are reused", TRAINING, 'self.recipe["digest"] = f"{train.digest}-{test.digest}"', 'pass', STUDY),
+    ("study: runs on the same images with other labels are reused", DATA, " + target.numpy().tobytes()", "", STUDY),
+    ("study: runs with other test images are reused", TRAINING, "-{test.digest}", "", STUDY),
     ("study: mixing that never helps is not told", REPORT, '>= max(mixing)', '> 100', STUDY),
     ("study: mixing that helps is called useless", REPORT, '>= max(mixing)', '>= min(mixing)', STUDY),
     ("study: backgrounds of the object's own colours", DATA, "for index in (image, donor[image])", "for index in (image, image)", STUDY),

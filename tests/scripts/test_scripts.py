@@ -57,6 +57,8 @@ def test_quickstart(tmp_path):
         return result.stdout, result.stderr
 
     out, err = run()
+    *_, last = (tmp_path / "quickstart" / "auxiliary" / "summary.csv").read_text().splitlines()
+    assert float(last.split(",")[-1]) > 20, "the auxiliary has learned"
     rows = re.findall(r"^\| (no mixing|mixup\+cutmix|SAGE, feature) \| 3 \| ([\d.]+) ± .*\|$", out, re.MULTILINE)
     runs = [json.loads(line) for line in (tmp_path / "quickstart" / "runs.jsonl").read_text().splitlines()]
     for arm, name in (("none", "no mixing"), ("mixup+cutmix", "mixup+cutmix"), ("feature", "SAGE, feature")):

@@ -319,12 +319,20 @@ def test_runs_on_other_images_in_a_folder_of_the_same_name_are_not_reused(image_
     shutil.copytree(image_folder, copy)
     study.main(arguments(copy, "--seeds", 0, *files))
     assert "0 of 1 runs are left" in capsys.readouterr().out
-    picture = next((copy / "train").glob("*/*"))
-    with Image.open(picture) as image:
-        ImageOps.invert(image.convert("RGB")).save(picture)
+    for split in ("train", "validation"):
+        picture = min((copy / split).glob("*/*"))
+        with Image.open(picture) as image:
+            ImageOps.invert(image.convert("RGB")).save(picture)
+        study.main(arguments(copy, "--seeds", 0, *files))
+        out = capsys.readouterr().out
+        assert "1 of 1 runs are left" in out and "auxiliary model, seed 0:" in out
+    names = [copy / "train" / name for name in ("class0", "class1", "class2")]
+    names[2].rename(copy / "class2")
+    (names[2]).mkdir()
+    for picture in (copy / "class2").iterdir():  # the first picture of class 2 becomes the last of class 1
+        picture.rename((names[1] / "9.png") if picture.name == "0.png" else names[2] / picture.name)
     study.main(arguments(copy, "--seeds", 0, *files))
-    out = capsys.readouterr().out
-    assert "1 of 1 runs are left" in out and "auxiliary model, seed 0:" in out
+    assert "1 of 1 runs are left" in capsys.readouterr().out
 
 
 def test_an_interrupted_study_prints_what_it_has(image_folder, tmp_path, capsys, monkeypatch):
