@@ -16,7 +16,7 @@ PACKAGE = ROOT / "sage_timm"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 SURFACES = {"mixup", "transforms", "visualize", "options"}
-ALGORITHM = {"methods", "saliency", "plan", "tensors", "checks", "rng", "graphs", "planner"}
+ALGORITHM = {"methods", "saliency", "plan", "tensors", "checks", "rng", "planner"}
 # Which part of the package may import each of these.
 OTHERS = {
     "timm": {"mixup", "saliency", "launcher"},
@@ -65,7 +65,7 @@ def test_layers(path):
             assert target in known, f"{own} imports {target}: surfaces know no other surface and no launcher"
         if target == "launcher":
             assert own == "__main__", f"{own} imports launcher"
-    if own in ("plan", "tensors", "checks", "rng", "graphs"):
+    if own in ("plan", "tensors", "checks", "rng"):
         assert not [m for m in imports(path) if m.startswith(("sage_timm.methods", "sage_timm.saliency"))]
 
 

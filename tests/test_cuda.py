@@ -39,7 +39,7 @@ def test_the_search_agrees_with_the_cpu(size):
 def test_no_call_makes_the_host_wait(name, mode, tiny_model):
     mixup = make_mixup(name, tiny_model, mode=mode, cutmix_alpha=1.0)
     images, target = torch.rand(8, 3, 64, 64, device="cuda"), torch.arange(8, device="cuda") % 5
-    for _ in range(12):  # some are CutMix's; the third of the others is recorded
+    for _ in range(4):  # some are CutMix's
         mixup(images, target)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
@@ -133,88 +133,10 @@ def test_a_loaded_state_repeats_the_devices_draws():
     assert torch.equal(first[0], again[0]) and torch.equal(torch.rand(5, device="cuda"), expected)
 
 
-def close(a, b):
-    return (a - b).abs().max() <= 0.02 * b.max()  # half precision
-
-
 @pytest.mark.parametrize("name", ["feature", "gradient"])
-def test_a_recorded_model_gives_the_maps_of_one_that_is_not(name, tiny_model):
+def test_maps_are_close_to_those_of_the_cpu(name, tiny_model):
     source = make_mixup(name, tiny_model).saliency
-    batches = [torch.rand(8, 3, 64, 64, device="cuda") for _ in range(6)]
-    weights = torch.eye(5, device="cuda")[torch.arange(8) % 5]
-    launched = [make_mixup(name, tiny_model).saliency(images, weights) for images in batches]
-    recorded = [source(images, weights) for images in batches]
-    assert len(source.graphs._recordings) == 1
-    assert all(close(a, b) for a, b in zip(recorded, launched, strict=True))
-    assert not close(launched[0], launched[1])
-    assert close(source(batches[0][:5], weights[:5]), launched[0][:5]) and len(source.graphs._recordings) == 1
-    others = source(batches[0], weights.flip(0))
-    assert not close(others, launched[0])
-    with torch.no_grad():
-        for parameter in source.auxiliary.model.parameters():
-            parameter.mul_(1.5)
-    assert not close(source(batches[0], weights), launched[0]), "weights are read where they are"
-
-
-def test_recorded_maps_are_close_to_those_of_the_cpu(tiny_model):
-    source = make_mixup("feature", tiny_model).saliency
     images, weights = torch.rand(8, 3, 64, 64), torch.eye(5)[torch.arange(8) % 5]
     on_cpu = source(images, weights)
-    for _ in range(4):
-        on_gpu = source(images.cuda(), weights.cuda()).cpu()
-        overlap = torch.minimum(unit_mass(on_cpu), unit_mass(on_gpu)).sum((1, 2, 3))
-        assert overlap.min() > 0.9, "half precision moves little of the mass"
-
-
-def test_recorded_plans_are_those_that_are_not(tiny_model):
-    images, target = torch.rand(8, 3, 64, 64, device="cuda"), torch.arange(8, device="cuda") % 5
-    method = create_method("sage")
-    for _ in range(5):
-        saliency, lam = torch.rand(8, 1, 16, 16, device="cuda") ** 4, torch.rand(8, device="cuda")
-        batch = Batch(images, saliency, torch.arange(7, -1, -1, device="cuda"), lam, 1.0)
-        plan, fresh = method(batch), create_method("sage")(batch)
-        for name in ("mask", "lam", "translation"):
-            assert torch.equal(getattr(plan, name), getattr(fresh, name)), name
-    assert len(method._graphs._recordings) == 1
-    kept = plan.mask.clone()
-    method(Batch(images, saliency.flip(3), batch.partner, lam, 1.0))
-    assert torch.equal(plan.mask, kept), "a later call must not write into an earlier plan"
-    mixup = create_mixup("sage", num_classes=5, saliency="spectral")
-    mixed = [mixup(images, target)[0] for _ in range(5)]
-    assert all(each.isfinite().all() for each in mixed)
-
-
-def test_a_model_may_write_into_its_input(tiny_model):
-    class Writes(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.model, self.num_classes = tiny_model, 5
-            self.feature_info = [{**info, "module": f"model.{info['module']}"} for info in tiny_model.feature_info]
-
-        def forward(self, x):
-            return self.model(x.mul_(0.5))
-
-    source, weights = make_mixup("feature", Writes()).saliency, torch.eye(5, device="cuda")[torch.arange(8) % 5]
-    images = torch.rand(8, 3, 200, 200, device="cuda")
-    first = source(images, weights)
-    for _ in range(4):
-        assert close(source(images, weights), first)
-    assert len(source.graphs._recordings) == 1
-
-
-def test_a_model_that_asks_for_a_value_runs_as_it_is(tiny_model):
-    class Asks(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.model = tiny_model
-
-        def forward(self, x):
-            return self.model(x) * float(x.mean() > -1)
-
-    source = make_mixup("gradient", Asks()).saliency
-    images, weights = torch.rand(8, 3, 64, 64, device="cuda"), torch.eye(5, device="cuda")[torch.arange(8) % 5]
-    first = source(images, weights)
-    source(images, weights)
-    with pytest.warns(UserWarning, match="recording a CUDA graph failed"):
-        third = source(images, weights)
-    assert close(third, first) and close(source(images, weights), first)
+    on_gpu = source(images.cuda(), weights.cuda()).cpu()
+    assert torch.minimum(unit_mass(on_cpu), unit_mass(on_gpu)).sum((1, 2, 3)).min() > 0.95

@@ -1,14 +1,12 @@
 """SAGE (Ma et al., BMVC 2022): saliency mask after the rearrangement that retains most saliency."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 
 from ..checks import check_number
-from ..graphs import CudaGraphs
 from ..plan import Batch, MixPlan
 from ..tensors import translate, unit_mass
 from .sage_search import rearrange
@@ -45,7 +43,6 @@ def sage(
     *,
     search_fraction: float = 1.0,
     candidates: torch.Tensor | None = None,
-    graphs: CudaGraphs | None = None,
 ) -> MixPlan:
     """Plan a SAGE mix: find each partner's best translation, then mask and label weight.
 
@@ -59,7 +56,6 @@ def sage(
         size: (H, W) of the images.
         search_fraction: in (0, 1], the chance of each translation to be tried; the zero translation always is.
         candidates: [B or 1, 2h - 1, 2w - 1] bool, the translations to try instead (see `rearrange`).
-        graphs: what records the search on a GPU, kept from call to call; None: nothing is recorded.
 
     Returns:
         The plan; its lam is the mean of the mask.
@@ -77,20 +73,16 @@ def sage(
         candidates = torch.rand(shape, device=saliency.device, dtype=saliency.dtype) < search_fraction
         candidates[:, rows - 1, columns - 1] = True
 
-    def search(saliency, partner, ratio, candidates):
-        share, maps = ratio.view(-1, 1, 1, 1), unit_mass(saliency)
-        own, other = share * maps, (1 - share) * maps[partner]
-        translation = rearrange(own, other, candidates)
-        if (rows, columns) != size:
-            dy, dx = translation.float().unbind(1)
-            translation = torch.stack([dy * (height / rows), dx * (width / columns)], 1).round().long()
-            own, other = (F.interpolate(each, size, mode="bilinear") for each in (own, other))
-        mask = saliency_mask(own, other, translation, ratio)
-        return translation, mask, mask.mean((1, 2, 3))
-
-    translation, mask, lam = (graphs or CudaGraphs())(search, saliency, partner, ratio, candidates, key=size)
+    share, maps = ratio.view(-1, 1, 1, 1), unit_mass(saliency)
+    own, other = share * maps, (1 - share) * maps[partner]
+    translation = rearrange(own, other, candidates)
+    if (rows, columns) != size:
+        dy, dx = translation.float().unbind(1)
+        translation = torch.stack([dy * (height / rows), dx * (width / columns)], 1).round().long()
+        own, other = (F.interpolate(each, size, mode="bilinear") for each in (own, other))
+    mask = saliency_mask(own, other, translation, ratio)
     moves = F.pad(translation[:, None], (0, 0, 1, 0))[..., None, None]
-    return MixPlan.of_pairs(partner, mask, lam, moves)
+    return MixPlan.of_pairs(partner, mask, mask.mean((1, 2, 3)), moves)
 
 
 @dataclass(frozen=True)
@@ -129,11 +121,7 @@ class SAGE:
         check_number("lam_max", self.lam_max, 0, 1, open_low=True)
         check_number("search_fraction", self.search_fraction, 0, 1, open_low=True)
 
-    @cached_property
-    def _graphs(self) -> CudaGraphs:
-        return CudaGraphs()
-
     def __call__(self, batch: Batch) -> MixPlan:
         """Make the plan of a batch."""
-        ratio, fraction = self.lam_max * batch.lam, self.search_fraction
-        return sage(batch.saliency, batch.partner, ratio, batch.size, search_fraction=fraction, graphs=self._graphs)
+        ratio = self.lam_max * batch.lam
+        return sage(batch.saliency, batch.partner, ratio, batch.size, search_fraction=self.search_fraction)

@@ -15,7 +15,6 @@ from timm.models import clean_state_dict, create_model, get_pretrained_cfg, is_m
 from torch import nn
 
 from ..checks import first_line
-from .folding import fold_batch_norms
 from .offline import OFFLINE_MODEL, OFFLINE_PACKAGE, load_offline_weights, offline_weights_file
 
 DEFAULT_MODEL = OFFLINE_MODEL
@@ -104,7 +103,6 @@ def _freeze(module: nn.Module, origin: str, mean, std, size) -> Auxiliary:
         built_for = getattr(getattr(module, "patch_embed", None), "img_size", None)
         if built_for or pretrained.get("fixed_input_size"):
             size = built_for or config["input_size"][1:]
-        module = fold_batch_norms(module, config["input_size"][1:])
     return Auxiliary(module, mean and tuple(mean), std and tuple(std), size, origin)
 
 

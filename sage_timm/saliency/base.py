@@ -116,10 +116,7 @@ class Saliency:
             images = images.clone() if images.is_inference() else images.detach()
             if target is not None:
                 target = target.clone() if target.is_inference() else target.detach()
-            return self._maps(images.float(), target)
-
-    def _maps(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
-        return self._finished(self.raw(images, target))
+            return self._finished(self.raw(images.float(), target))
 
     def _finished(self, maps: torch.Tensor) -> torch.Tensor:
         """Blur raw maps, average them down to the grid and subtract the floor."""

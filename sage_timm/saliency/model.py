@@ -9,24 +9,19 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..checks import check_count, first_line
-from ..graphs import CudaGraphs
 from ..tensors import per_channel, resize
 from .auxiliary import Auxiliary, unwrap
 from .base import Saliency
-
-HALF_SCALE = 1024.0
 
 
 class _ModelSaliency(Saliency):
     """A source that looks through a model, at `size` pixels, re-normalised from the run's statistics to the model's."""
 
     name: str
-    frozen = True  # weights and buffers stay where they are and change in no call
 
     def __init__(self, auxiliary: Auxiliary, size: int | None = None, **settings) -> None:
         super().__init__(**settings)
         self.auxiliary = auxiliary
-        self.graphs = CudaGraphs()
         self.size = auxiliary.size if size is None else (check_count("size", size, 1),) * 2
 
     @property
@@ -74,23 +69,12 @@ class _ModelSaliency(Saliency):
         parameter = next(model.parameters(), None)
         if parameter is not None and parameter.device != device:
             model.to(device)
-            self.graphs = CudaGraphs()
         yield model
 
-    def _maps(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
-        pixels = self.model_input(images)
-        with self.model_on(images.device) as model:
-
-            def run(pixels, target):
-                half = torch.autocast(pixels.device.type, torch.float16, enabled=self.frozen and pixels.is_cuda)
-                with torch.enable_grad(), half:
-                    raw = self.map(model, pixels, target)
-                return (self._finished(raw),)
-
-            if not self.frozen:
-                return run(pixels, target)[0]
-            (maps,) = self.graphs(run, pixels, target, weights=next(model.parameters(), None))
-            return maps
+    def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
+        """Compute the map of images, through the model on their device."""
+        with self.model_on(images.device) as model, torch.enable_grad():
+            return self.map(model, self.model_input(images), target)
 
     def map(self, model: nn.Module, pixels: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
         """Compute a non-negative map [B, 1, h, w] from the model's own input, with gradients enabled."""
@@ -183,7 +167,6 @@ class TrainingGradient(Gradient):
     """
 
     name = "gradient of the model in training"
-    frozen = False
 
     def model_input(self, images: torch.Tensor) -> torch.Tensor:
         """Resize the images; they come as the model in training expects them."""
@@ -208,9 +191,7 @@ def _loss(logits: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
         raise ValueError(f"the saliency model must return logits [B, N] that depend on the pixels, got {got}")
     if target is None or (target.ndim == 2 and target.shape[1] != logits.shape[1]):
         target = logits.argmax(1)
-    # Maps have any scale, and half precision loses the small gradients of confident answers.
-    scale = HALF_SCALE if logits.dtype == torch.float16 else 1
-    return scale * F.cross_entropy(logits.float(), target, reduction="sum")
+    return F.cross_entropy(logits.float(), target, reduction="sum")
 
 
 def _run_from(stage: str, model: nn.Module, pixels: torch.Tensor) -> tuple[Any, Any]:

@@ -5,7 +5,7 @@
 Alternatives are timed in turn, A B A B (the search: one after the other), after a warm-up, the device synchronised
 around each call, on CUDA around ten training steps in a row. Printed are the median with the 10th and 90th percentile,
 peak memory of one more call (allocated on CUDA; growth of the process on CPU), and the number of operations, views
-apart, that a call hands to the device; what a CUDA graph replays is none. A compiled step is timed on CUDA alone;
+apart, that a call hands to the device. A compiled step is timed on CUDA alone;
 Puzzle Mix needs the extra `methods`.
 """
 
@@ -103,22 +103,19 @@ def search(size, batch, loop, device, repeats, earlier=None):
     return report(title, functions, device, repeats, in_turn=False, **extra)
 
 
-def auxiliary(folded=True):
+def auxiliary():
     """Create the default saliency; its speed does not depend on the weights, which are random."""
     torch.manual_seed(0)
     model = timm.create_model(DEFAULT_MODEL)
-    if not folded:
-        model.pretrained_cfg = None  # modules that are not timm's keep their batch norms
     return create_saliency(model=model, size=112, mean=(0.0,) * 3, std=(1.0,) * 3)
 
 
 def call(batch, size, device, repeats):
     images, target = torch.randn(batch, 3, size, size, device=device), torch.arange(batch, device=device) % 1000
-    theirs, saliency, unfolded = Mixup(mode="elem", mixup_alpha=0.8), auxiliary(), auxiliary(folded=False)
+    theirs, saliency = Mixup(mode="elem", mixup_alpha=0.8), auxiliary()
     functions = {
         "timm Mixup": lambda: theirs(images.clone(), target),
         "the default saliency alone": lambda: saliency(images),
-        "the same with its batch norms": lambda: unfolded(images),
     }
     for title, method, source in CALLS:
         mixup = create_mixup(method, mode="elem", saliency=source or saliency)

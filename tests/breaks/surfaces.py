@@ -16,7 +16,6 @@ MUTANTS = [
     ('scale of the images without their statistics', 'sage_timm/checks.py', 'pixels.amin(), pixels.abs()', 'pixels.amin(), images.abs()', 'tests/surfaces/test_mixup.py'),
     ('CutMix box one pixel off', 'sage_timm/methods/boxes.py', '(y < bottom)', '(y <= bottom)', 'tests/surfaces/test_mixup.py'),
     ('lam_max does nothing', 'sage_timm/methods/sage.py', 'self.lam_max * batch.lam', 'batch.lam', 'tests/surfaces/test_mixup.py'),
-    ('search_fraction does nothing', 'sage_timm/methods/sage.py', 'ratio, fraction = self.lam_max * batch.lam, self.search_fraction', 'ratio, fraction = self.lam_max * batch.lam, 1.0', 'tests/surfaces/test_mixup.py'),
     ('smoothing as for multi-label', 'sage_timm/mixup.py', 'self.label_smoothing * 0.5 if self.multi_label else', 'self.label_smoothing * 0.5 if True else', 'tests/surfaces/test_mixup.py'),
     ('middle image of odd batches mixed with itself', 'sage_timm/mixup.py', 'if batch % 2:', 'if False:', 'tests/surfaces/test_mixup.py'),
     ('pair mode draws per element', 'sage_timm/mixup.py', 'batch // 2, "elem": batch}', 'batch, "elem": batch}', 'tests/surfaces/test_mixup.py'),

@@ -179,10 +179,3 @@ def test_the_default_dtype_changes_no_candidates():
         torch.set_default_dtype(torch.float32)
     assert torch.equal(plans[0].mask, plans[1].mask) and torch.equal(plans[0].translation, plans[1].translation)
     assert moves(plans[0]).any() and plans[1].mask.dtype == plans[1].lam.dtype == torch.float32
-
-
-def test_the_search_may_be_recorded_from_call_to_call():
-    method, sizes = create_method("sage"), []
-    method.__dict__["_graphs"] = lambda function, *inputs, key: sizes.append(key) or function(*inputs)
-    batch = make_batch()
-    assert torch.equal(method(batch).mask, create_method("sage")(batch).mask) and sizes == [batch.size]

@@ -308,11 +308,6 @@ def test_random_state_is_left_as_found(tmp_path, tiny_model):
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_batch_norms_of_timms_models_are_folded(tiny_model):
-    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in load_auxiliary(tiny_model).model.modules())
-    assert any(isinstance(m, torch.nn.BatchNorm2d) for m in tiny_model.modules())
-
-
 def test_unwrap(tiny_model):
     assert unwrap(tiny_model) is tiny_model
     assert unwrap(torch.compile(tiny_model)) is tiny_model
