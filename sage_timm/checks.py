@@ -1,16 +1,11 @@
-"""Rules for arguments, shapes, dtypes and values; each error states the rule, the value and what to do."""
+"""Rules for arguments, shapes and dtypes; each error states the rule, the value and what to do."""
 
 import importlib.util
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
 import torch
-
-from .tensors import per_channel
-
-FAR_OUT = 20.0  # an absolute pixel value that no image on a scale of [0, 1] has
 
 
 def _describe(value: object) -> str:
@@ -104,97 +99,6 @@ def check_saliency(saliency: torch.Tensor, images: torch.Tensor) -> None:
         raise ValueError(f"{rule}, got {_describe(saliency)}; use mean(1, keepdim=True), unsqueeze(1) or float()")
     if saliency.device != images.device:
         raise ValueError(f"{rule}, got one on {saliency.device}; move it by .to(images.device)")
-
-
-class ValueChecks:
-    """Checks of tensor values that never make the host wait for a CUDA device.
-
-    Elsewhere a check acts at once. On CUDA its outcome travels to the host in the background and the check acts at the
-    first call after it has arrived, usually one batch later.
-    """
-
-    def __init__(self) -> None:
-        self._pending: list[tuple[torch.cuda.Event, torch.Tensor, Callable[[torch.Tensor], None]]] = []
-        self._warned = False
-
-    def labels(self, target: torch.Tensor, num_classes: int, name: str = "target") -> None:
-        """Raise ValueError where an integer label [B] lies outside [0, num_classes)."""
-        if not len(target):
-            return
-        extremes = torch.stack(target.long().aminmax())
-
-        def act(found: torch.Tensor) -> None:
-            low, high = found.tolist()
-            if low < 0 or high >= num_classes:
-                got, hint = (low, "drop images without a label") if low < 0 else (high, "check `num_classes`")
-                raise ValueError(f"`{name}` must hold labels in [0, {num_classes - 1}], got {got}; {hint}")
-
-        self._submit(extremes, act)
-
-    def scale(self, images: torch.Tensor, mean: Sequence[float], std: Sequence[float], assumed: bool) -> None:
-        """Warn where images are not in [0, 1] once their normalisation by `mean` and `std` is undone.
-
-        Values given by the user are doubted only where images are far out, or in [0, 1] before that is undone;
-        `assumed` ones, the saliency model's own, also where many values lie outside or none near 0.
-        """
-
-        def act(found: torch.Tensor) -> None:
-            lowest, far, outside, smallest, largest = found.tolist()
-            if far > FAR_OUT:
-                said = (
-                    f"got values up to {max(-smallest, largest):.3g}; scale them, or give create_saliency their own "
-                    "`mean` and `std`"
-                )
-            elif assumed and (outside > 0.05 or lowest > 0.3):
-                said = (
-                    f"got values from {smallest:.3g} to {largest:.3g}, and these statistics are the saliency model's; "
-                    "give create_saliency the images' own `mean` and `std`"
-                )
-            elif min(mean) > 0 and smallest >= 0 and largest <= 1:
-                said = (
-                    f"got values from {smallest:.3g} to {largest:.3g}, as of images that are not normalised; normalise "
-                    "them, or give create_saliency a `mean` of 0 and a `std` of 1"
-                )
-            else:
-                return
-            warnings.warn(
-                f"images must be in [0, 1], then normalised by mean {tuple(mean)} and std {tuple(std)}, for their "
-                f"saliency; {said}",
-                stacklevel=2,
-            )
-
-        pixels = images * per_channel(std, images) + per_channel(mean, images)
-        outside = ((pixels - 0.5).abs() > 0.55).float().mean()
-        self._submit(torch.stack([pixels.amin(), pixels.abs().amax(), outside, *images.aminmax()]), act)
-
-    def saliency(self, maps: torch.Tensor, counted: torch.Tensor) -> None:
-        """Warn, once, where maps [B, 1, h, w] differ from what they count as, or where that is 0 everywhere."""
-
-        def act(found: torch.Tensor) -> None:
-            unfit, salient = found.tolist()
-            empty = not salient
-            if (unfit or empty) and not self._warned:
-                self._warned = True
-                bad = f"{unfit} saliency values of a batch are negative or not finite and count as 0" if unfit else ""
-                bare = "the saliency of a batch is 0 everywhere and counts as uniform" if empty else ""
-                warnings.warn("; ".join(filter(None, (bad, bare))) + " (shown once)", stacklevel=2)
-
-        self._submit(torch.stack([(maps != counted).sum(), counted.count_nonzero()]), act)
-
-    def _submit(self, outcome: torch.Tensor, act: Callable[[torch.Tensor], None]) -> None:
-        if not outcome.is_cuda:
-            act(outcome)
-            return
-        host = torch.empty(outcome.shape, dtype=outcome.dtype, pin_memory=True).copy_(outcome, non_blocking=True)
-        arrived = torch.cuda.Event()
-        arrived.record(torch.cuda.current_stream(outcome.device))
-        self._pending.append((arrived, host, act))
-        while self._pending and self._pending[0][0].query():
-            _, host, act = self._pending.pop(0)
-            act(host)
-
-    def __getstate__(self) -> dict:
-        return {"_pending": [], "_warned": self._warned}
 
 
 def first_line(error: Exception) -> str:

@@ -17,8 +17,7 @@ from .methods.mixup import Mixup as BlendMixup
 from .methods.mixup import blend_plan
 from .methods.sage import SAGE
 from .plan import MixPlan
-from .planner import MAX_ALPHA, Planner, Surface
-from .rng import eager, generator_state, set_generator_state
+from .planner import MAX_ALPHA, Planner, Surface, eager
 from .saliency import DEFAULT_SOURCE, Source
 
 MODES = ("batch", "pair", "elem")
@@ -151,15 +150,16 @@ class MethodMixup(Surface, Mixup):
             x: images [B, C, H, W], floating point, normalised. Not changed.
             target: [B] integer labels, or [B, num_classes] class weights (soft or multi-label).
 
-        Within `torch.compile` it runs as it is, a break in the graph.
+        Within `torch.compile` it runs as it is, a break in the graph. The result is differentiable in images and class
+        weights, as timm's is; what is mixed, how and where is not.
 
         Returns:
             The mixed images in the dtype and memory format of `x` (`x` itself where nothing is mixed), and the mixed,
             smoothed targets [B, num_classes] float32. Rows sum to 1 where the class weights do.
 
         Raises:
-            TypeError, ValueError: a wrong shape or kind, or a label out of range (on an accelerator this is found one
-                batch late, so that the host need not wait).
+            TypeError, ValueError: a wrong shape or kind, or a label or weight out of range (on an accelerator this is
+                found one batch late, so that the host need not wait).
         """
         weights = self._checked(x, target)
         plan = self._plan(x, weights)
@@ -181,6 +181,7 @@ class MethodMixup(Surface, Mixup):
             self.planner.warn_if_alone(x)
         return weights
 
+    @torch.no_grad()
     def _plan(self, x: torch.Tensor, weights: torch.Tensor) -> MixPlan | None:
         draw = self._draw(x.shape)
         if not (draw.by_method | draw.by_cutmix | draw.by_mixup).any():
@@ -206,18 +207,6 @@ class MethodMixup(Surface, Mixup):
             boxes = self.planner.weighted(box_plan(on_device(draw.box), partner, lam, size), saliency)
             plan = _either(plan, on_device(draw.by_method | draw.by_mixup), boxes)
         return plan
-
-    def state_dict(self) -> dict:
-        """Return the state of the random generators that mixes are drawn from: NumPy's and torch's global ones.
-
-        Saved at the end of an epoch and loaded before the next, it makes a resumed run mix as the uninterrupted one. In
-        a distributed run each rank has its own.
-        """
-        return generator_state()
-
-    def load_state_dict(self, state: dict) -> None:
-        """Set the global random generators to a state of `state_dict`; ValueError where it is none."""
-        set_generator_state(state)
 
     def _draw(self, shape: torch.Size) -> Draw:
         """Draw who mixes each image of a batch of this shape, and how."""
@@ -288,8 +277,9 @@ class MethodMixup(Surface, Mixup):
         return np.random.rand(count) < self.mix_prob, lam.astype(np.float32), use_cutmix
 
     def _smoothed(self, weights: torch.Tensor) -> torch.Tensor:
-        """Smooth class weights as timm does: towards uniform, or each towards 0.5 for multi-label targets."""
-        off_value = self.label_smoothing * 0.5 if self.multi_label else self.label_smoothing / self.num_classes
+        """Smooth class weights as timm does: towards uniform, or each towards 0.5 (multi-label targets, one class)."""
+        uniform = 0.5 if self.multi_label or self.num_classes == 1 else 1 / self.num_classes
+        off_value = self.label_smoothing * uniform
         on_value = 1 - self.label_smoothing + off_value
         return torch.lerp(torch.full_like(weights, off_value), torch.full_like(weights, on_value), weights)
 

@@ -38,7 +38,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class MixPlan:
-    """The decisions of one mixed batch; applying them to images and to targets is deterministic.
+    """The decisions of one mixed batch; applying them to images and to targets is deterministic and differentiable.
 
     A mixed image is a sum over K sources: the mask of each times its image, moved. In pairwise methods K is 2 and
     source 0 is the image itself; in Co-Mixup the sources of an output are in order of their label weight.
@@ -125,9 +125,13 @@ class MixPlan:
         )
 
     def mix_target(self, target: torch.Tensor) -> torch.Tensor:
-        """Sum the class weights [B, N] of each output's sources, weighted by lam: [B, N] float32."""
+        """Sum the class weights [B, N] of each output's sources, weighted by lam: [B, N] float32.
+
+        A source of weight 0 adds nothing, whatever its class weights.
+        """
         check_target(target, len(self.lam), target.shape[-1], multi_label=True)
-        return (self.lam[..., None] * target.float()[self.source]).sum(1)
+        lam = self.lam[..., None]
+        return (lam * target.float()[self.source]).masked_fill(lam == 0, 0).sum(1)
 
     def retained(self, saliency: torch.Tensor) -> torch.Tensor:
         """Compute how much of each source's saliency is left in the mixed image.

@@ -1,19 +1,26 @@
 """What every surface shares: the checks of a batch, its class weights, its saliency, and the method's plan."""
 
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 
-from .checks import ValueChecks, check_saliency, check_target
+from .checks import check_saliency, check_target
+from .device import ValueChecks
 from .methods import Method, Mixup
 from .plan import Batch, MixPlan
-from .rng import eager
 from .saliency import Saliency, Source, resolve
 
 LABEL_WEIGHTS = ("mask", "saliency")
 MAX_ALPHA = 1e6  # Beta(alpha, alpha) is 0.5 to three digits there
+
+Function = TypeVar("Function", bound=Callable)
+
+
+def eager(function: Function) -> Function:
+    """Run a function outside `torch.compile`, which would draw from other generators than NumPy's and torch's."""
+    return torch.compiler.disable(function)
 
 
 class Planner:
@@ -68,11 +75,13 @@ class Planner:
             [B, N] float32; one-hot rows for labels.
 
         Raises:
-            TypeError, ValueError: a wrong shape or kind, or a label out of range (on an accelerator one batch late, so
-                that the host need not wait).
+            TypeError, ValueError: a wrong shape or kind, or a label or weight out of range (on an accelerator one batch
+                late, so that the host need not wait).
         """
         check_target(target, count, self.num_classes, self.multi_label, self.name)
-        if target.ndim == 1 and self.num_classes is not None:
+        if target.ndim == 2:
+            self.checks.weights(target, self.name)
+        elif self.num_classes is not None:
             self.checks.labels(target, self.num_classes, self.name)
         target = target.to(device or target.device)
         if target.ndim == 1 and self.num_classes is not None:
@@ -80,6 +89,7 @@ class Planner:
         return target.float()
 
     @eager
+    @torch.no_grad()
     def saliency(self, images: torch.Tensor, weights: torch.Tensor, normalized: bool = True) -> torch.Tensor | None:
         """Compute the saliency of a batch, finite and non-negative: [B, 1, h, w] float32; None where none is used.
 
@@ -90,17 +100,19 @@ class Planner:
         """
         if self.source is None:
             return None
+        images, weights = images.detach(), weights.detach()
         if normalized and self.source.statistics and not self._scale_checked:
             self._scale_checked = True
             self.checks.scale(images.float(), *self.source.statistics, assumed=self.source.mean is None)
         saliency = self.source(images if normalized else self.source.normalized(images), weights)
         check_saliency(saliency, images)
-        found = saliency.float()
+        found = saliency.detach().float()
         saliency = found.nan_to_num(0, 0, 0).clamp_min_(0)
         self.checks.saliency(found, saliency)
         return saliency
 
     @eager
+    @torch.no_grad()
     def plan(
         self,
         images: torch.Tensor,
@@ -121,7 +133,7 @@ class Planner:
             normalized: whether the images are normalised; if not, they are in [0, 1].
         """
         std = (self.source and self.source.std) if normalized else (1.0,)
-        batch = Batch(images, saliency, partner, lam, alpha, std)  # type: ignore[arg-type]
+        batch = Batch(images.detach(), saliency, partner, lam, alpha, std)  # type: ignore[arg-type]
         return self.weighted(self.method(batch), saliency)
 
     def weighted(self, plan: MixPlan, saliency: torch.Tensor | None) -> MixPlan:

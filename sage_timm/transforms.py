@@ -12,8 +12,7 @@ from torchvision.transforms import v2
 from .checks import check_count, check_number
 from .methods import create_method
 from .plan import MixPlan
-from .planner import MAX_ALPHA, Planner, Surface
-from .rng import eager
+from .planner import MAX_ALPHA, Planner, Surface, eager
 from .saliency import DEFAULT_SOURCE, Source
 
 REFUSED = (PIL.Image.Image, *(getattr(tv_tensors, n, ()) for n in ("BoundingBoxes", "Mask", "KeyPoints", "Video")))
@@ -157,6 +156,7 @@ class SageMix(Surface, v2.Transform):
             params["plan"] = self._plan(images.as_subclass(torch.Tensor), weights)
         return params
 
+    @torch.no_grad()
     def _plan(self, pixels: torch.Tensor, weights: torch.Tensor) -> MixPlan:
         if torch.utils.data.get_worker_info() is not None and self.saliency and self.saliency.on_cuda:
             raise RuntimeError(

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "sage_timm"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 SURFACES = {"mixup", "transforms", "visualize", "options"}
-ALGORITHM = {"methods", "saliency", "plan", "tensors", "checks", "rng", "planner"}
+ALGORITHM = {"methods", "saliency", "plan", "tensors", "checks", "device", "planner"}
 # Which part of the package may import each of these.
 OTHERS = {
     "timm": {"mixup", "saliency", "launcher"},
@@ -65,7 +65,7 @@ def test_layers(path):
             assert target in known, f"{own} imports {target}: surfaces know no other surface and no launcher"
         if target == "launcher":
             assert own == "__main__", f"{own} imports launcher"
-    if own in ("plan", "tensors", "checks", "rng"):
+    if own in ("plan", "tensors", "checks", "device"):
         assert not [m for m in imports(path) if m.startswith(("sage_timm.methods", "sage_timm.saliency"))]
 
 
@@ -138,7 +138,6 @@ methods: list[Method] = [SAGE(0.5), Mixup(), create_method("comixup")]
 by_hand: MethodMixup = MethodMixup(SAGE(), num_classes=4, saliency="spectral")
 transform = SageMix(num_classes=4, saliency="spectral", alpha=1.0)
 maps: torch.Tensor = saliency(images, target)
-mixup_fn.load_state_dict(mixup_fn.state_dict())
 SageMixup(mixup_alpha="1")  # wrong
 SageMixup(nonsense=1)  # wrong
 mixup_fn(images)  # wrong

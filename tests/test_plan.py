@@ -71,3 +71,10 @@ def test_labels_by_saliency_weigh_what_is_seen_of_each_object():
     hidden = MixPlan.of_pairs(torch.tensor([1, 0]), torch.zeros(2, 1, 8, 8), torch.tensor([0.3, 0.3]))
     hidden.mask[:] = 0
     assert torch.equal(hidden.weighted_by(saliency).lam, hidden.lam)
+
+
+def test_a_source_of_weight_0_adds_nothing_to_the_labels():
+    plan = MixPlan.of_pairs(torch.tensor([1, 0]), torch.ones(2, 1, 4, 4), torch.tensor([1.0, 0.5]))
+    target = torch.tensor([[1.0, 0.0], [torch.nan, torch.inf]])
+    mixed = plan.mix_target(target)
+    assert mixed[0].tolist() == [1, 0] and mixed[1].isfinite().sum() == 0

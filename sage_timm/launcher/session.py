@@ -56,7 +56,7 @@ class Session:
                 self.source = SelfSaliency(self.models, **settings.source)
             else:
                 with _first_rank_first():
-                    self.source = create_saliency(settings.saliency, in_chans=settings.in_chans, **settings.source)
+                    self.source = create_saliency(settings.saliency, **settings.source)
             self.source.normalized_with(*(self.statistics or (None, None)))
         return self.source
 
@@ -80,11 +80,6 @@ class Session:
         self.mixup = mixup
         for note in (*self.settings.notes, repr(mixup)):
             say(note)
-        if self.source is not None and self.source.num_classes == mixup.num_classes:
-            say(
-                f"labels are taken as the saliency model's own {mixup.num_classes} classes, in its order; if they are "
-                "others, check --num-classes or take another --saliency-model"
-            )
 
     def show(self, mixup: "SessionMixup", images: torch.Tensor, target: torch.Tensor, plan: MixPlan | None) -> None:
         """Count a batch; describe the first one, draw the first mixed ones."""

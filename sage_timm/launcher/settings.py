@@ -29,7 +29,6 @@ class Settings:
         label_weight: what the labels are weighted by, 'mask' or 'saliency'.
         saliency: name of the saliency source.
         source: its other arguments, as in `create_saliency`.
-        in_chans: channels of the images.
         save_mixed: number of mixed batches to write as pictures.
         folder: where to.
         notes: what the user should know about these settings, a line each.
@@ -42,7 +41,6 @@ class Settings:
     label_weight: str = "mask"
     saliency: str = DEFAULT_SOURCE
     source: Mapping[str, Any] = field(default_factory=dict)
-    in_chans: int = 3
     save_mixed: int = 0
     folder: Path = Path("mixed")
     notes: tuple[str, ...] = ()
@@ -103,7 +101,6 @@ def read_settings(given: Mapping[str, Any], args: Mapping[str, Any]) -> Settings
     if uses_saliency and "checkpoint" in source:
         check_file(source["checkpoint"])
 
-    input_size = args.get("input_size")
     return Settings(
         method=method,
         asked=asked,
@@ -112,7 +109,6 @@ def read_settings(given: Mapping[str, Any], args: Mapping[str, Any]) -> Settings
         label_weight=label_weight,
         saliency=name,
         source=source,
-        in_chans=args.get("in_chans") or (input_size[0] if isinstance(input_size, (list, tuple)) else 3),
         save_mixed=save_mixed,
         folder=Path(
             str(args.get("output") or args.get("output_dir") or "."), str(args.get("experiment") or ""), "mixed"

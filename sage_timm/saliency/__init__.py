@@ -30,7 +30,7 @@ def create_saliency(
     size: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    in_chans: int = 3,
+    use_labels: bool | None = None,
     **settings,
 ) -> Saliency:
     """Create a saliency source.
@@ -43,11 +43,14 @@ def create_saliency(
             the extra `offline` brings without a hub.
         checkpoint: a local file with the weights of `model`: .safetensors, .pth, or a .pth.tar of timm's train.py.
         size: side in pixels that images are resized to for the model. Default: half the input size of pretrained
-            weights (112 for 224), the images' own size for a checkpoint or a module, 64 for 'spectral'.
-        mean: per-channel mean the training images are normalised with, for images in [0, 1]. Default: assumed to be
-            that of the model.
+            weights (112 for 224), the images' own size for a checkpoint or a module, 64 for 'spectral'. 'feature'
+            enlarges them where no stage of the model has 10 x 10 cells.
+        mean: per-channel mean the training images are normalised with, for images in [0, 1]; another number of them
+            counts by its mean, as in timm's loader. Default: assumed to be that of the model.
         std: per-channel standard deviation, likewise.
-        in_chans: channels of the images.
+        use_labels: the labels are the model's own classes, in its order: maps are those of the loss against them, not
+            against the model's own top class. Default: where a checkpoint or a module has as many classes, and for
+            'self'; never for pretrained weights by name.
         **settings: `blur`, `grid` and `floor`, see `Saliency`. Default blur: 1/8 of the side for 'feature', 1/32
             for gradients (the authors' 1 px at 32 px), 1/16 for 'spectral'. Default floor: 1 for 'feature', 0 for the
             others.
@@ -70,8 +73,8 @@ def create_saliency(
         raise TypeError(f"saliency settings are blur, grid and floor, got {', '.join(sorted(unknown))}")
     settings |= {"mean": mean, "std": std}
     if name == "spectral":
-        if model is not None or checkpoint is not None:
-            raise ValueError("'spectral' saliency uses no model and no checkpoint; drop them or use 'feature'")
+        if any(value is not None for value in (model, checkpoint, use_labels)):
+            raise ValueError("'spectral' saliency uses no model, checkpoint or labels; drop them or use 'feature'")
         return Spectral(size, **settings)
     if name == "self":
         if not isinstance(model, nn.Module):
@@ -80,9 +83,9 @@ def create_saliency(
             )
         if checkpoint is not None:
             raise ValueError("'self' saliency uses no checkpoint; it follows the model in training")
-        auxiliary = Auxiliary(model, None, None, None, type(unwrap(model)).__name__)
-        return TrainingGradient(auxiliary, size, **settings)
-    return SOURCES[name](load_auxiliary(model, checkpoint, in_chans), size, **settings)
+        auxiliary = Auxiliary(model, None, None, None, type(unwrap(model)).__name__, own=True)
+        return TrainingGradient(auxiliary, size, use_labels, **settings)
+    return SOURCES[name](load_auxiliary(model, checkpoint), size, use_labels, **settings)
 
 
 def resolve(saliency: str | Source | None) -> Saliency:

@@ -3,6 +3,7 @@
 import argparse
 import copy
 import logging
+import math
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,7 @@ class Auxiliary:
         mean, std: per-channel normalisation it was trained with, on images in [0, 1]; None where unknown.
         size: side in pixels that its saliency is computed at, (h, w); None for the images' own size.
         origin: what it is and where its weights come from, in a few words.
+        own: the weights are the user's own, so that the labels are read as the model's classes where it has as many.
     """
 
     model: nn.Module
@@ -41,6 +43,24 @@ class Auxiliary:
     std: tuple[float, ...] | None
     size: tuple[int, int] | None
     origin: str
+    own: bool = False
+
+    @property
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """The mean and std; None where unknown."""
+        return None if self.mean is None or self.std is None else (self.mean, self.std)
+
+    def channels(self, given: int) -> int:
+        """Return the number of channels that the model is to see of images with `given`.
+
+        That is 1 or 3 where its first convolution says that it was built for these, also where a stem folds k x k
+        pixels into 3 k^2 channels; any other model sees the images as they are.
+        """
+        first = next((module for module in self.model.modules() if isinstance(module, nn.Conv2d)), None)
+        seen = given if first is None else first.in_channels
+        if seen in (given, 1):
+            return seen
+        return 3 if seen % 3 == 0 and math.isqrt(seen // 3) ** 2 == seen // 3 else given
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -55,9 +75,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 @torch.inference_mode(False)
-def load_auxiliary(
-    model: str | nn.Module | None = None, checkpoint: str | os.PathLike | None = None, in_chans: int = 3
-) -> Auxiliary:
+def load_auxiliary(model: str | nn.Module | None = None, checkpoint: str | os.PathLike | None = None) -> Auxiliary:
     """Load a model and freeze it.
 
     Args:
@@ -66,7 +84,6 @@ def load_auxiliary(
             names, else `DEFAULT_MODEL`.
         checkpoint: weights of `model` in a file: .safetensors, or what torch.save wrote, timm's train.py's checkpoints
             included (the averaged weights where there are any). Nothing but weights is ever unpickled.
-        in_chans: channels of the images; timm adapts the first layer of pretrained weights.
 
     Returns:
         The frozen model. Torch's random state is left as found.
@@ -83,16 +100,16 @@ def load_auxiliary(
                 "`model` must not be a ScriptModule, which can't be copied and frozen; give the module itself"
             )
         module, origin = copy.deepcopy(unwrap(model)), f"the given {type(unwrap(model)).__name__}"
-        return _freeze(module, origin, None, None, None)
+        return _freeze(module, origin, own=True)
     if model is not None and not isinstance(model, str):
         raise TypeError(f"`model` must be a timm model name or a module, got {type(model).__name__}")
     with torch.random.fork_rng(devices=[]):
         if checkpoint is not None:
-            return _from_checkpoint(model, checkpoint, in_chans)
-        return _from_pretrained(DEFAULT_MODEL if model is None else model, in_chans)
+            return _from_checkpoint(model, checkpoint)
+        return _from_pretrained(DEFAULT_MODEL if model is None else model)
 
 
-def _freeze(module: nn.Module, origin: str, mean, std, size) -> Auxiliary:
+def _freeze(module: nn.Module, origin: str, mean=None, std=None, size=None, own: bool = False) -> Auxiliary:
     module.float().eval().requires_grad_(False)
     for parameter in module.parameters():
         parameter.grad = None
@@ -103,7 +120,7 @@ def _freeze(module: nn.Module, origin: str, mean, std, size) -> Auxiliary:
         built_for = getattr(getattr(module, "patch_embed", None), "img_size", None)
         if built_for or pretrained.get("fixed_input_size"):
             size = built_for or config["input_size"][1:]
-    return Auxiliary(module, mean and tuple(mean), std and tuple(std), size, origin)
+    return Auxiliary(module, mean and tuple(mean), std and tuple(std), size, origin, own)
 
 
 def _create(name: str, **kwargs) -> nn.Module:
@@ -113,7 +130,7 @@ def _create(name: str, **kwargs) -> nn.Module:
         raise ValueError(f"cannot create the saliency model {name!r}: {first_line(error)}") from error
 
 
-def _from_pretrained(name: str, in_chans: int) -> Auxiliary:
+def _from_pretrained(name: str) -> Auxiliary:
     overlay: dict[str, Any] | None = None
     origin = f"{name}, pretrained"
     if name.startswith("local-dir:"):
@@ -142,7 +159,7 @@ def _from_pretrained(name: str, in_chans: int) -> Auxiliary:
     level = builder.level
     try:
         builder.setLevel(logging.WARNING)  # its "Loading pretrained weights" would read as if of the model in training
-        module = create_model(name, pretrained=True, in_chans=in_chans, pretrained_cfg_overlay=overlay)
+        module = create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:
         raise RuntimeError(
             f"cannot load the weights of the saliency model {name!r} ({first_line(error)}); {_WITHOUT_HUB}"
@@ -152,7 +169,7 @@ def _from_pretrained(name: str, in_chans: int) -> Auxiliary:
     module.pretrained_cfg.pop("state_dict", None)  # timm keeps what it loaded from
     # Half the size costs a quarter.
     size = tuple(side // 2 for side in resolve_model_data_config(module)["input_size"][1:])
-    return _freeze(module.to(memory_format=torch.channels_last), origin, None, None, size)
+    return _freeze(module.to(memory_format=torch.channels_last), origin, size=size)
 
 
 def _cached(repository: str | None, filename: str) -> str | None:
@@ -173,7 +190,7 @@ def _require_network(name: str) -> None:
         ) from None
 
 
-def _from_checkpoint(name: str | None, path: str | os.PathLike, in_chans: int) -> Auxiliary:
+def _from_checkpoint(name: str | None, path: str | os.PathLike) -> Auxiliary:
     path = os.fspath(path)
     weights, arch, settings = _read_checkpoint(path)
     name = name or arch
@@ -187,20 +204,24 @@ def _from_checkpoint(name: str | None, path: str | os.PathLike, in_chans: int) -
         kwargs["num_classes"] = settings.get("num_classes") or weights[head].shape[0]
     if settings.get("gp"):
         kwargs["global_pool"] = settings["gp"]
-    module = _create(name, in_chans=in_chans, **kwargs)
+    module = _create(name, **kwargs)
     expected = module.state_dict()
+    first = f"{getattr(config, 'first_conv', None)}.weight"
+    if first in expected and first in weights and (seen := weights[first].shape[1]) != expected[first].shape[1]:
+        module = _create(name, **kwargs | {"in_chans": 3 * seen // expected[first].shape[1]})
+        expected = module.state_dict()
     missing, unknown = expected.keys() - weights.keys(), weights.keys() - expected.keys()
     reshaped = sorted(key for key in expected.keys() & weights.keys() if expected[key].shape != weights[key].shape)
     if missing or unknown or reshaped:
         way = f"; drop `model`, the file is of {arch!r}" if arch and arch != name else ""
         shape = f" ({reshaped[0]})" if reshaped else ""
         raise ValueError(
-            f"`checkpoint` must hold weights of {name!r} for {in_chans} channels, got {path!r} with {len(missing)} "
+            f"`checkpoint` must hold weights of {name!r}, got {path!r} with {len(missing)} "
             f"entries missing, {len(unknown)} unknown and {len(reshaped)}{shape} of another shape{way}"
         )
     module.load_state_dict(weights)
     module = module.to(memory_format=torch.channels_last)
-    return _freeze(module, f"{name}, weights of {path}", settings.get("mean"), settings.get("std"), None)
+    return _freeze(module, f"{name}, weights of {path}", settings.get("mean"), settings.get("std"), own=True)
 
 
 def check_file(path: str | os.PathLike) -> None:

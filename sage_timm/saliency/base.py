@@ -76,11 +76,6 @@ class Saliency:
         self.std = None if std is None else tuple(std)
 
     @property
-    def num_classes(self) -> int | None:
-        """Number of classes of the model behind the maps, which labels of as many are read as; None without one."""
-        return None
-
-    @property
     def statistics(self) -> tuple[Sequence[float], Sequence[float]] | None:
         """The mean and std that images are expected to be normalised with; None where unknown."""
         return None if self.mean is None or self.std is None else (self.mean, self.std)
@@ -98,7 +93,10 @@ class Saliency:
         return False
 
     def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
-        """Compute a non-negative map [B, 1, h, w] of images [B, C, H, W] in float32 and class weights [B, N]."""
+        """Compute a non-negative map [B, 1, h, w] of images [B, C, H, W] in float32 and class weights [B, N].
+
+        It runs with gradients enabled; images and target are cut off from any graph.
+        """
         raise NotImplementedError
 
     def __call__(self, images: torch.Tensor, target: torch.Tensor | None = None) -> torch.Tensor:
@@ -111,12 +109,12 @@ class Saliency:
         Returns:
             [B, 1, h, w] float32, non-negative, any scale; free of gradient history.
         """
-        with torch.inference_mode(False), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            # Autograd refuses inference tensors, but takes their clones.
-            images = images.clone() if images.is_inference() else images.detach()
-            if target is not None:
-                target = target.clone() if target.is_inference() else target.detach()
-            return self._finished(self.raw(images.float(), target))
+        with torch.inference_mode(False), torch.autocast(images.device.type, enabled=False):
+            images, target = _cut_off(images).float(), None if target is None else _cut_off(target)
+            with torch.enable_grad():
+                maps = self.raw(images, target)
+            with torch.no_grad():
+                return self._finished(maps.detach())
 
     def _finished(self, maps: torch.Tensor) -> torch.Tensor:
         """Blur raw maps, average them down to the grid and subtract the floor."""
@@ -141,6 +139,11 @@ class Saliency:
         return f"{type(self).__name__}({self._settings()})"
 
 
+def _cut_off(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor without its graph; of an inference tensor, which autograd refuses, a copy."""
+    return tensor.clone() if tensor.is_inference() else tensor.detach()
+
+
 class Custom(Saliency):
     """Any callable `(images, target) -> [B, 1, h, w]` as a source; its maps are used as they are."""
 
@@ -149,8 +152,9 @@ class Custom(Saliency):
         self.function = function
 
     def __call__(self, images: torch.Tensor, target: torch.Tensor | None = None) -> torch.Tensor:
-        """Call the function on the batch itself."""
-        return self.function(images, target)
+        """Call the function on the batch itself, with gradients enabled."""
+        with torch.inference_mode(False), torch.enable_grad():
+            return self.function(_cut_off(images), None if target is None else _cut_off(target))
 
     def __repr__(self) -> str:
         return repr(self.function)

@@ -81,9 +81,7 @@ def draw(args: argparse.Namespace) -> list[str]:
         raise ValueError("--report must be 0 or at least 2, since it mixes images, got 1")
     images, names = load_images(args.images, args.count, args.size, _progress("reading images"))
     channels = images.shape[1]
-    source = create_saliency(
-        **saliency_settings(vars(args)), mean=(0.0,) * channels, std=(1.0,) * channels, in_chans=channels
-    )
+    source = create_saliency(**saliency_settings(vars(args)), mean=(0.0,) * channels, std=(1.0,) * channels)
     saliency = _maps(source, images)
     plans = make_plans(args, images, saliency)
     lines = [f"{args.output}: {len(images)} images, saliency: {source!r}"]

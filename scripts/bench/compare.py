@@ -61,7 +61,7 @@ def retained(name, saliency, images, batches):
 
 def load_saliency(args, channels):
     """Create the source that the flags ask for; without flags, 'spectral' where the default cannot be loaded."""
-    settings = dict(mean=(0.0,) * channels, std=(1.0,) * channels, in_chans=channels)
+    settings = dict(mean=(0.0,) * channels, std=(1.0,) * channels)
     asked = dict(model=args.saliency_model, checkpoint=args.saliency_checkpoint, size=args.saliency_size)
     try:
         return create_saliency(args.saliency or DEFAULT_SOURCE, **asked, **settings)

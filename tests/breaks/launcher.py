@@ -14,8 +14,6 @@ MUTANTS = [
     ("errors of ours with a traceback", CLI_PY, "if _is_raised_here(error):", "if False:", "tests/launcher/test_process.py"),
     ("errors of the script without a traceback", CLI_PY, "and Path(frames[-1].filename).is_relative_to(PACKAGE)", "", "tests/launcher/test_process.py"),
     ("pictures of another run written over", "sage_timm/launcher/session.py", "self.folder or unused(self.settings.folder)", "self.settings.folder", "tests/launcher/test_session.py"),
-    ("labels read as the saliency model's classes: not said", SESSION_PY, "self.source.num_classes == mixup.num_classes", "False", SESSION),
-    ("labels read as the saliency model's classes: said of others", SESSION_PY, "self.source.num_classes == mixup.num_classes", "True", SESSION),
     ("pictures call CutMix the method", "sage_timm/launcher/session.py", '"CutMix" if by_cutmix', 'method if by_cutmix', "tests/launcher/test_session.py"),
     ("--mixer-label-weight does nothing", "sage_timm/launcher/session.py", "label_weight=settings.label_weight", 'label_weight="mask"', "tests/launcher/test_mixers.py"),
     ("misspelt flags reach the script", PATCHES_PY, "OPTIONS, 1, 0.8)", "(), 1, 0.8)", "tests/launcher/test_flags.py"),

@@ -53,16 +53,6 @@ def test_unknown_statistics_are_said_to_be_assumed(checkpoint, capsys):
     assert "on cpu, assumed to be normalised as for the saliency model" in capsys.readouterr().err
 
 
-def test_labels_that_are_read_as_the_saliency_models_classes_are_said(checkpoint, capsys):
-    """A forgotten --num-classes: the default model has 1,000 classes, and so has timm's model without the flag."""
-    settings = Settings(SAGE(), source={"checkpoint": checkpoint})
-    classes = SessionMixup(Session(settings), num_classes=3).saliency.num_classes
-    assert "labels are taken as" not in capsys.readouterr().err
-    SessionMixup(Session(settings), num_classes=classes)
-    said = f"labels are taken as the saliency model's own {classes} classes, in its order; if they are others, check"
-    assert said in capsys.readouterr().err
-
-
 def test_pictures_of_another_run_stay(tmp_path):
     for _ in range(3):
         session = Session(Settings(SAGE(), saliency="spectral", save_mixed=1, folder=tmp_path / "mixed"))

@@ -34,7 +34,6 @@ def test_everything_is_read(tmp_path):
         "save_mixed": 2,
         "output": "runs",
         "experiment": "first",
-        "input_size": (1, 24, 24),
         "mixup": 0.4,
     }
     assert read_settings(given, args) == Settings(
@@ -43,7 +42,6 @@ def test_everything_is_read(tmp_path):
         source={"model": "resnet18", "checkpoint": checkpoint, "size": 20, "grid": 16},
         share=0.5,
         label_weight="saliency",
-        in_chans=1,
         save_mixed=2,
         folder=Path("runs", "first", "mixed"),
     )

@@ -99,7 +99,7 @@ def test_every_entry_has_a_place_of_its_own(no_hub):
 
 
 def test_other_numbers_of_channels(no_hub):
-    source = create_saliency(in_chans=1)
+    source = create_saliency()
     assert source(torch.rand(2, 1, 40, 40)).shape == (2, 1, 14, 14)
 
 

@@ -1,4 +1,6 @@
 import copy
+import threading
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -10,6 +12,7 @@ from torch import nn
 from torchvision.transforms.v2.functional import gaussian_blur as torchvision_blur
 
 from sage_timm import Saliency, create_saliency
+from sage_timm.saliency.model import loss_slope
 from sage_timm.tensors import gaussian_blur, resize
 
 MODEL_SOURCES = ["feature", "gradient", "self"]
@@ -25,10 +28,16 @@ def raw(**settings):
 
 
 def loss_gradient(model, images, target):
-    pixels = images.clone().requires_grad_()
-    loss = F.cross_entropy(copy.deepcopy(model).eval()(pixels), target, reduction="sum")
+    pixels = images.double().requires_grad_()
+    loss = F.cross_entropy(copy.deepcopy(model).double().eval()(pixels), target, reduction="sum")
     (gradient,) = torch.autograd.grad(loss, pixels)
     return gradient.abs().mean(1, keepdim=True)
+
+
+def assert_same_up_to_scale(maps, expected):
+    """A map has any scale."""
+    maps, expected = (m.double() / m.double().amax((1, 2, 3), keepdim=True) for m in (maps, expected))
+    assert torch.allclose(maps, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.fixture
@@ -49,28 +58,72 @@ def test_contract(name, tiny_model, images):
 def test_gradient_is_that_of_the_true_labels_loss(name, tiny_model, images):
     target = torch.tensor([4, 0, 2])
     maps = make(name, tiny_model, **raw())(images, F.one_hot(target, 5).float())
-    assert torch.allclose(maps, loss_gradient(tiny_model, images, target), rtol=1e-4, atol=1e-7)
+    assert_same_up_to_scale(maps, loss_gradient(tiny_model, images, target))
 
 
-def test_gradient_of_the_top_class_where_the_classes_are_others(tiny_model, images):
-    source = make("gradient", tiny_model, **raw())
+@pytest.mark.parametrize(
+    ("settings", "classes"),
+    [({"use_labels": False}, 5), ({}, 7), ({"own": False}, 5), ({"use_labels": True}, None)],
+    ids=["told so", "other classes", "weights of others", "no labels"],
+)
+def test_gradient_of_the_models_own_top_class(settings, classes, tiny_model, images):
+    own = settings.pop("own", True)
+    source = make("gradient", tiny_model, **raw(**settings))
+    source.auxiliary = replace(source.auxiliary, own=own)
     with torch.no_grad():
         top = copy.deepcopy(tiny_model).eval()(images).argmax(1)
-    expected = loss_gradient(tiny_model, images, top)
-    assert torch.allclose(source(images, F.one_hot(torch.tensor([6, 0, 2]), 7).float()), expected, rtol=1e-4, atol=1e-7)
-    assert torch.allclose(source(images), expected, rtol=1e-4, atol=1e-7)
+    target = None if classes is None else F.one_hot((top + 1) % classes, classes).float()
+    assert_same_up_to_scale(source(images, target), loss_gradient(tiny_model, images, top))
+    assert ("own top class" in repr(source)) == (settings == {"use_labels": False} or not own)
+
+
+def test_labels_of_other_classes_are_an_error_where_they_are_asked_for(tiny_model, images):
+    source = make("gradient", tiny_model, use_labels=True)
+    with pytest.raises(ValueError, match=r"`use_labels` must be False .* got 7 classes and a model of 5"):
+        source(images, torch.eye(7)[:3])
+
+
+@pytest.mark.parametrize("gap", [0.0, 5.0, 20.0, 100.0])
+def test_the_slope_of_the_loss_is_as_large_for_a_sure_model(gap):
+    """That of the cross-entropy in float64, up to a factor of each image; never 0."""
+    logits, label = torch.randn(6, 5), torch.tensor([0, 1, 2, 3, 4, 0])
+    logits[torch.arange(6), label] += gap
+    exact = logits.double().requires_grad_()
+    (slope,) = torch.autograd.grad(F.cross_entropy(exact, label, reduction="sum"), exact)
+    found, others = loss_slope(logits, torch.eye(5)[label]), slope.clamp_min(0)
+    expected = others / others.sum(1, keepdim=True) - torch.eye(5)[label]
+    assert torch.allclose(found.double(), expected, rtol=1e-4, atol=1e-6)
+    assert torch.equal(loss_slope(logits, None), loss_slope(logits, torch.eye(5)[logits.argmax(1)]))
+
+
+def test_the_slope_for_several_classes_for_none_and_for_one_logit():
+    logits = torch.tensor([[2.0, 0.0, 1.0, 5.0]]).expand(4, 4)
+    weights = torch.tensor([[1.0, 0, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1], [0.6, 0.3, 0.1, 0.0]])
+    found = loss_slope(logits, weights)
+    other = torch.tensor([0.0, 1.0]).softmax(0)
+    assert torch.allclose(found[0], torch.tensor([-0.5, other[0], other[1], -0.5]))
+    assert torch.equal(found[1], found[2]) and found[1].argmin() == 3, "the model's top class"
+    assert found[3].argmin() == 0 and found[3, 3] > 0 and found.sum(1).abs().max() < 1e-6
+    assert loss_slope(torch.randn(3, 1), torch.tensor([[0.0], [1.0], [0.5]])).abs().tolist() == [[1.0]] * 3
+
+
+@pytest.mark.parametrize("name", ["feature", "gradient"])
+@pytest.mark.parametrize("classes", [1, 5])
+def test_no_map_is_empty(name, classes):
+    """A single logit, rows without a positive class, and a model that is sure of itself."""
+    model = timm.create_model("test_resnet", num_classes=classes)
+    with torch.no_grad():
+        model.get_classifier().weight.mul_(1000)
+    images, target = torch.randn(4, 3, 64, 64), torch.zeros(4, classes)
+    target[1, -1] = 1
+    maps = make(name, model)(images, target)
+    assert (maps.amax((1, 2, 3)) > 0).all() and maps.isfinite().all()
 
 
 def test_gradient_takes_plain_labels_too(tiny_model, images):
     target = torch.tensor([4, 0, 2])
     source = make("gradient", tiny_model)
     assert torch.equal(source(images, target), source(images, F.one_hot(target, 5).float()))
-
-
-def test_gradient_of_soft_targets(tiny_model, images):
-    soft = torch.rand(3, 5).softmax(1)
-    maps = make("gradient", tiny_model, **raw())(images, soft)
-    assert torch.allclose(maps, loss_gradient(tiny_model, images, soft), rtol=1e-4, atol=1e-7)
 
 
 def test_feature_is_the_gradient_times_what_is_unusual_there(tiny_model, images):
@@ -86,20 +139,20 @@ def test_feature_is_the_gradient_times_what_is_unusual_there(tiny_model, images)
     for image, feature, slope in zip(maps, features[deepest], gradient, strict=True):
         usual = torch.stack([channel.flatten().median() for channel in feature])
         expected = (slope * (feature - usual[:, None, None])).abs().sum(0)
-        assert torch.allclose(image[0], expected, rtol=1e-4, atol=1e-7)
+        assert_same_up_to_scale(image[None], expected[None, None])
 
 
 def test_feature_follows_the_images_size_and_leaves_the_model_alone(tiny_model, images):
     source = make("feature", tiny_model, **raw())
     hooks = [len(module._forward_hooks) for module in source.auxiliary.model.modules()]
-    for size, cells in ((112, 14), (48, 12), (160, 10), (112, 14), (16, 16)):
+    for size, cells in ((112, 14), (48, 12), (160, 10), (112, 14), (16, 10)):
         maps = source(F.interpolate(images, (size, size)))
         assert maps.shape == (3, 1, cells, cells) and maps.std() > 0
         single = source(F.interpolate(images[:1], (size, size)))
         assert torch.allclose(single, maps[:1], rtol=1e-3, atol=1e-6 * maps.max().item())
     assert [len(module._forward_hooks) for module in source.auxiliary.model.modules()] == hooks
     with pytest.raises(RuntimeError, match="failed on images"):
-        source(torch.randn(2, 1, 112, 112))
+        source(torch.randn(2, 3, 112, 0))
     assert [len(module._forward_hooks) for module in source.auxiliary.model.modules()] == hooks
 
 
@@ -120,7 +173,7 @@ def test_feature_of_a_stage_that_the_next_layer_writes_into(images):
     (slope,) = torch.autograd.grad(loss, a)
     expected = (slope * (a - a.flatten(2).median(2).values[..., None, None])).abs().sum(1, keepdim=True)
     maps = make("feature", model, **raw(floor=0))(images, torch.tensor([4, 0, 2]))
-    assert torch.allclose(maps, expected, rtol=1e-4, atol=1e-7)
+    assert_same_up_to_scale(maps, expected)
 
 
 class Unused(nn.Module):
@@ -137,21 +190,38 @@ class Unused(nn.Module):
         return self.head(x.flatten(1))
 
 
-@pytest.mark.parametrize("kind", ["small images", "module", "unused stage", "transformer", "channels last"])
-def test_feature_is_the_pixel_gradient_where_there_is_no_feature_map(kind, tiny_model):
-    images, target = torch.randn(2, 3, 16, 16), torch.tensor([1, 0])
-    model = tiny_model
+@pytest.mark.parametrize("side", [9, 16, 32])
+def test_feature_enlarges_small_images_and_says_so(side, tiny_model):
+    """The stem is no stage, and neither is one of a few cells."""
+    source, images = make("feature", tiny_model, **raw(floor=0)), torch.randn(2, 3, side, side)
+    seen = []
+    source.auxiliary.model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[-1]))
+    maps = source(images)
+    assert min(maps.shape[-2:]) >= 10 and seen[-1] >= 37
+    large = make("feature", tiny_model, **raw(floor=0))(resize(images, (seen[-1],) * 2))
+    assert torch.allclose(maps, large, rtol=1e-4, atol=1e-6)
+    assert f"stage layer1, enlarged to {seen[-1]} x {seen[-1]} px" in repr(source)
+
+
+def test_the_stage_of_feature_is_known_before_the_first_batch_where_the_size_is(tiny_model):
+    assert repr(create_saliency("feature", model=tiny_model, size=112)).endswith("stage layer2")
+    assert "deepest of 10 x 10 cells" in repr(create_saliency("feature", model=tiny_model))
+
+
+@pytest.mark.parametrize("kind", ["module", "unused stage", "transformer", "channels last"])
+def test_feature_refuses_models_without_feature_maps(kind):
+    model, images = Unused(), torch.randn(2, 3, 16, 16)
     if kind == "module":
         model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5))
-    if kind == "unused stage":
-        model = Unused()
     if kind == "transformer":
         model, images = timm.create_model("test_vit", num_classes=5), torch.randn(2, 3, 160, 160)
     if kind == "channels last":  # [B, H, W, C]
         model = timm.create_model("swin_s3_tiny_224", num_classes=5, img_size=64, window_size=4, depths=(1, 1, 1, 1))
         images = torch.randn(2, 3, 64, 64)
-    maps = make("feature", model, **raw(floor=0))(images, target)
-    assert torch.allclose(maps, loss_gradient(model, images, target), rtol=1e-4, atol=1e-7)
+    with pytest.raises(ValueError, match=r"`model` must have stages that are maps .* take 'gradient'") as caught:
+        make("feature", model)(images)
+    assert "\n" not in str(caught.value)
+    assert make("gradient", model)(images).amax() > 0
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -385,9 +455,42 @@ def test_other_channel_counts(name):
     assert source(torch.randn(2, 2, 32, 32)).isfinite().all()
 
 
-def test_wrong_channels_say_the_way_out(tiny_model):
-    with pytest.raises(RuntimeError, match=r"failed on images of shape \(1, 32, 32\) .* `in_chans`"):
-        make("gradient", tiny_model)(torch.randn(2, 1, 32, 32))
+@pytest.mark.parametrize("known", [True, False], ids=["statistics given", "statistics assumed"])
+@pytest.mark.parametrize("name", ["feature", "gradient"])
+@pytest.mark.parametrize(("channels", "built_for"), [(1, 3), (4, 3), (7, 3), (3, 1), (2, 1)])
+def test_channels_that_a_model_was_not_built_for_reach_it_by_their_mean(channels, built_for, name, known):
+    """Its statistics, and those of the images where they are of another number, count by their mean, as in timm."""
+    model = timm.create_model("test_resnet", num_classes=5, in_chans=built_for)
+    pixels, own = torch.rand(2, channels, 48, 48), torch.tensor(model.pretrained_cfg["mean"]).mean()
+    mean, std = ((0.4, 0.5, 0.6), (0.2, 0.3, 0.4)) if known else ((own,) * 3, (0.5,) * 3)
+    given = {"mean": mean, "std": std} if known else {}
+    per_image = mean if channels == 3 else (sum(mean) / 3,) * channels
+    images = torch.stack(
+        [(pixels[:, c] - per_image[c]) / (std[c] if channels == 3 else sum(std) / 3) for c in range(channels)], 1
+    )
+    grey = ((pixels.mean(1, keepdim=True) - own) / 0.5).repeat(1, built_for, 1, 1)
+    maps = make(name, model, **given)(images)
+    assert_same_up_to_scale(maps, make(name, model)(grey))
+
+
+def test_stems_that_fold_pixels_into_channels_are_left_alone():
+    class Folds(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+        def forward(self, x):
+            assert x.shape[1] == 3
+            return self.stem(x)
+
+    for channels in (1, 3, 4):
+        assert make("gradient", Folds())(torch.randn(2, channels, 16, 16)).amax() > 0
+
+
+def test_a_model_of_other_channels_than_the_images_is_an_error():
+    model = timm.create_model("test_resnet", num_classes=5, in_chans=5)
+    with pytest.raises(RuntimeError, match=r"failed on images of shape \(2, 32, 32\) .* channels"):
+        make("gradient", model)(torch.randn(2, 2, 32, 32))
 
 
 def test_models_built_for_a_size_get_that_size():
@@ -397,8 +500,7 @@ def test_models_built_for_a_size_get_that_size():
 
 def test_models_of_fixed_size_get_it():
     vit = timm.create_model("test_vit", num_classes=3)
-    for name in ("feature", "gradient"):
-        assert create_saliency(name, model=vit)(torch.randn(2, 3, 40, 40)).isfinite().all()
+    assert create_saliency("gradient", model=vit)(torch.randn(2, 3, 40, 40)).isfinite().all()
     with pytest.raises(RuntimeError, match="check `size`"):
         create_saliency("gradient", model=vit, size=40)(torch.randn(2, 3, 40, 40))
 
@@ -479,12 +581,36 @@ def test_statistics_of_any_kind(kind, tiny_model):
     assert source.statistics == ((0.5, 0.25, 0.5), (0.25, 0.5, 0.125))
 
 
-def test_statistics_of_another_number_of_channels(tiny_model):
-    source = make("gradient", tiny_model, mean=(0.5,) * 4, std=(0.2,) * 4)
-    with pytest.raises(ValueError, match="`mean` must hold one number for each of 3 channels"):
-        source(torch.randn(2, 3, 32, 32))
-
-
 def test_mean_and_std_come_together(tiny_model):
     with pytest.raises(ValueError, match="given together"):
         make("gradient", tiny_model, mean=(0.5, 0.5, 0.5))
+
+
+@pytest.mark.parametrize("name", MODEL_SOURCES)
+def test_threads_may_share_a_source(name, tiny_model):
+    source = make(name, copy.deepcopy(tiny_model))
+    batches = [torch.randn(2, 3, 40 + 8 * i, 48) for i in range(4)]
+    expected, found = [source(images) for images in batches], {}
+
+    def work(i):
+        found[i] = [source(batches[i]) for _ in range(8)]
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.allclose(each, expected[i], rtol=1e-4, atol=1e-7) for i in range(4) for each in found[i])
+
+
+def test_a_source_of_ones_own_may_take_gradients(tiny_model):
+    model, images = copy.deepcopy(tiny_model).eval(), torch.randn(2, 3, 32, 32)
+
+    class Own(Saliency):
+        def raw(self, images, target):
+            pixels = images.requires_grad_()
+            return torch.autograd.grad(model(pixels).sum(), pixels)[0].abs().mean(1, keepdim=True)
+
+    with torch.no_grad():
+        maps = Own()(images)
+    assert maps.amax() > 0 and not maps.requires_grad and not images.requires_grad

@@ -25,8 +25,7 @@ from torch._dynamo.testing import CompileCounter
 from sage_timm import MixPlan, SageMix, create_mixup
 from sage_timm.methods import METHODS, create_method
 from sage_timm.plan import Batch
-from sage_timm.planner import Planner
-from sage_timm.rng import eager
+from sage_timm.planner import Planner, eager
 
 CLASSES = 7
 
@@ -220,6 +219,7 @@ def test_unfit_pixels_stay_where_their_image_is_shown(surface, method, value, ap
 
 
 @every_method
+@pytest.mark.filterwarnings("ignore:1 of 6 saliency maps are 0")
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -1.0])
 def test_unfit_saliency_counts_as_zero(surface, method, value):
     images, labels = make_batch()
@@ -240,7 +240,7 @@ def test_unfit_saliency_counts_as_zero(surface, method, value):
 
 
 @every_method
-@pytest.mark.filterwarnings("ignore:the saliency of a batch is 0")
+@pytest.mark.filterwarnings("ignore:6 of 6 saliency maps are 0")
 @pytest.mark.parametrize(
     "maps", [torch.zeros(6, 1, 4, 6), torch.full((6, 1, 1, 1), 1e-38), torch.rand(6, 1, 40, 3) * 3e38]
 )
@@ -269,11 +269,18 @@ def test_sizes_may_change_between_batches(surface, method, size, applied):
 
 
 @every_method
-def test_nothing_is_tracked_for_gradients(surface, method):
+def test_applying_a_plan_is_differentiable_and_making_it_is_not(surface, method, applied):
+    """With the plan fixed the result is linear in the images and in the class weights."""
     images, labels = make_batch()
-    images.requires_grad_()
-    mixed, weights = surface.call(surface.create(method, bump), images, labels)
-    assert not mixed.requires_grad and not weights.requires_grad and images.grad is None and torch.is_grad_enabled()
+    images, weights = images.requires_grad_(), torch.eye(CLASSES)[labels].requires_grad_()
+    mixed, target = surface.call(surface.create(method, bump), images, weights)
+    (plan,) = applied
+    assert not plan.mask.requires_grad and not plan.lam.requires_grad
+    for result, given in ((mixed, images), (target, weights)):
+        value = (result * torch.rand_like(result)).sum()
+        (slope,) = torch.autograd.grad(value, given)
+        assert torch.allclose((slope * given).sum(), value, rtol=1e-4, atol=1e-5)
+    assert images.grad is None and torch.is_grad_enabled()
 
 
 @every_method

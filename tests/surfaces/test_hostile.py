@@ -87,7 +87,7 @@ DEFECTS = {
     ),
     "saliency of another number of channels": (
         lambda x, y, k: (x, y, k | {"saliency": source("gradient", x.shape[1] % 5 + 1)}),
-        "failed on images .* `in_chans`|one number for each of",
+        "failed on images .* channels",
     ),
 }
 COUNTED = (

@@ -8,8 +8,8 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.mixup import mixup_target
 
-from sage_timm import SageMixup, create_mixup, create_saliency
-from sage_timm.checks import ValueChecks
+from sage_timm import SageMix, SageMixup, create_mixup, create_saliency
+from sage_timm.device import ValueChecks
 
 
 def flat(images, target):
@@ -265,9 +265,9 @@ def test_integer_label_types(dtype):
 
 def test_negative_and_empty_saliency_is_said():
     x, target = batch()
-    with pytest.warns(UserWarning, match=r"\d+ saliency values .* negative .* is 0 everywhere .* counts as uniform"):
+    with pytest.warns(UserWarning, match=r"\d+ saliency values .* negative .* 8 of 8 saliency maps are 0 everywhere"):
         SageMixup(num_classes=7, saliency=lambda i, t: -torch.ones(8, 1, 4, 4))(x, target)
-    with pytest.warns(UserWarning, match="^the saliency of a batch is 0 everywhere and counts as uniform"):
+    with pytest.warns(UserWarning, match="^8 of 8 saliency maps are 0 everywhere and count as uniform"):
         SageMixup(num_classes=7, saliency=lambda i, t: torch.zeros(8, 1, 4, 4))(x, target)
 
 
@@ -409,6 +409,44 @@ def test_wrong_batches(x, target, kind, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("value", "said"), [(torch.nan, "nan"), (torch.inf, "inf"), (-0.5, "-0.5"), (1.5, "1.5")])
+def test_class_weights_out_of_range_are_said_with_their_row(value, said):
+    x, _ = batch()
+    target = torch.eye(7)[torch.arange(8) % 7]
+    target[5, 2] = value
+    for mix in (SageMixup(num_classes=7, saliency=flat), SageMix(saliency=flat)):
+        with pytest.raises(
+            ValueError, match=rf"must hold finite class weights in \[0, 1\], got {said} in row 5; "
+        ) as e:
+            mix(x, target)
+        assert "\n" not in str(e.value)
+    target[5, 2] = 1.003  # the rounding of bfloat16
+    SageMixup(num_classes=7, saliency=flat)(x, target)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_one_class_is_smoothed_towards_a_half(multi_label):
+    target = torch.tensor([[0.0], [1.0]])
+    mixup = SageMixup(num_classes=1, multi_label=multi_label, prob=0, saliency=flat)
+    assert torch.allclose(mixup(torch.randn(2, 3, 8, 8), target)[1], torch.tensor([[0.05], [0.95]]))
+
+
+def test_a_source_may_take_gradients():
+    weight = torch.randn(3)
+
+    def source(images, target):
+        pixels = images.requires_grad_()
+        value = (pixels * weight.view(1, 3, 1, 1)).square().sum()
+        return torch.autograd.grad(value, pixels)[0].abs().mean(1, keepdim=True)
+
+    (x, target), features = batch(), torch.nn.Conv2d(3, 3, 1)
+    with torch.no_grad():
+        assert SageMixup(num_classes=7, saliency=source)(x, target)[0].shape == x.shape
+    mixed, _ = SageMixup(num_classes=7, saliency=source)(features(x), target)
+    mixed.sum().backward()
+    assert features.weight.grad.abs().sum() > 0 and not x.requires_grad
+
+
 def test_multi_label_needs_dense_targets():
     with pytest.raises(ValueError, match=r"class weights \[8, 7\], got torch.int64"):
         SageMixup(num_classes=7, multi_label=True, saliency=flat)(*batch())
@@ -444,7 +482,7 @@ def test_an_error_in_the_source_passes_through():
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("method", ["sage", "saliencymix", "comixup"])
 def test_a_resumed_run_mixes_as_the_uninterrupted_one(method, workers, image_folder, tmp_path):
-    """A loop of one's own, dropout and shuffling included: the same weights, bit for bit, with and without a break."""
+    """Where the loop keeps the generators' state: the same weights, bit for bit, with and without a break."""
     from torchvision.datasets import ImageFolder
     from torchvision.transforms.functional import to_tensor
 
@@ -463,62 +501,22 @@ def test_a_resumed_run_mixes_as_the_uninterrupted_one(method, workers, image_fol
             optimizer.zero_grad()
             timm.loss.SoftTargetCrossEntropy()(model(images), target).backward()
             optimizer.step()
-        return {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "mixup": mixup.state_dict()}
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        return state | {"numpy": np.random.get_state(), "torch": torch.get_rng_state()}
 
     run = begin(0)
     torch.save(epoch(*run), tmp_path / "checkpoint.pth")
     whole = epoch(*run)["model"]
     for restored in (True, False):
         model, optimizer, mixup = begin(1)
-        checkpoint = torch.load(tmp_path / "checkpoint.pth", weights_only=True)
+        checkpoint = torch.load(tmp_path / "checkpoint.pth", weights_only=False)
         model.load_state_dict(checkpoint["model"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         if restored:
-            mixup.load_state_dict(checkpoint["mixup"])
+            np.random.set_state(checkpoint["numpy"])
+            torch.set_rng_state(checkpoint["torch"])
         resumed = epoch(model, optimizer, mixup)["model"]
         assert all(torch.equal(resumed[key], whole[key]) for key in whole) == restored
-
-
-def test_the_state_holds_the_devices_generator_where_cuda_is_in_use(monkeypatch):
-    """A generator on the CPU stands in for the device's: its draws repeat after loading."""
-    device = torch.Generator().manual_seed(5)
-    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_rng_state", device.get_state)
-    monkeypatch.setattr(torch.cuda, "set_rng_state", device.set_state)
-    mixup = SageMixup(num_classes=7, saliency=flat)
-    state, expected = mixup.state_dict(), torch.rand(5, generator=device)
-    mixup.load_state_dict(state)
-    assert torch.equal(torch.rand(5, generator=device), expected)
-
-
-def damaged(**changes):
-    state = SageMixup(num_classes=7, saliency=flat).state_dict()
-    name, keys, position, *rest = state["numpy"]
-    numpy = {"name": name, "keys": keys, "position": position} | changes
-    torchs = changes.get("torch", state["torch"])
-    return {"numpy": (numpy["name"], numpy["keys"], numpy["position"], *rest), "torch": torchs}
-
-
-@pytest.mark.parametrize(
-    "state",
-    [
-        *({"model": 1}, None, {}, [1], {"numpy": None, "torch": None}, {"numpy": ("MT19937",), "torch": torch.ones(3)}),
-        *({"numpy": np.random.get_state(), "torch": torch.get_rng_state()}, damaged(position=10**9)),
-        *(damaged(position=-5), damaged(keys=torch.arange(10)), damaged(keys=torch.full((624,), torch.nan))),
-        *(damaged(keys=torch.full((624,), -1)), damaged(keys=None), damaged(name="PCG64"), damaged(torch=None)),
-        *(damaged(torch=torch.get_rng_state().long()), damaged(torch=torch.get_rng_state()[:10])),
-    ],
-    ids=lambda state: str(state)[:40].replace("\n", ""),
-)
-def test_what_is_no_state_sets_nothing(state):
-    before = SageMixup(num_classes=7, saliency=flat).state_dict()
-    with pytest.raises(ValueError, match=r"`state` must be what state_dict.. returned, got ") as caught:
-        SageMixup(num_classes=7, saliency=flat).load_state_dict(state)
-    assert "\n" not in str(caught.value)
-    after = SageMixup(num_classes=7, saliency=flat).state_dict()
-    assert torch.equal(before["torch"], after["torch"]) and torch.equal(before["numpy"][1], after["numpy"][1])
-    assert before["numpy"][2:] == after["numpy"][2:]
 
 
 class OnDevice(torch.Tensor):
@@ -557,6 +555,11 @@ def test_checks_on_a_device_act_once_their_outcome_has_arrived(monkeypatch):
     with pytest.raises(ValueError, match=r"labels in \[0, 9\], got -2"):
         checks.labels(on_device(1), 10)
     checks.labels(on_device(1), 10)
+    Event.done = False
+    checks.weights(on_device([0.0, 1.0], [torch.nan, 0.0]))
+    Event.done = True
+    with pytest.raises(ValueError, match=r"got nan in row 1"):
+        checks.labels(on_device(1), 10)
 
 
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])

@@ -87,7 +87,7 @@ class NoChecks:
     def ignore(self, *args, **settings):
         pass
 
-    labels = saliency = scale = ignore
+    labels = weights = saliency = scale = ignore
 
 
 @pytest.mark.parametrize("name", ["feature", "gradient", "spectral", "self"])
