@@ -18,7 +18,7 @@ from .methods.mixup import blend_plan
 from .methods.sage import SAGE
 from .plan import MixPlan
 from .planner import MAX_ALPHA, Planner, Surface, eager
-from .saliency import DEFAULT_SOURCE, Source
+from .saliency import Source
 
 MODES = ("batch", "pair", "elem")
 
@@ -61,7 +61,7 @@ class MethodMixup(Surface, Mixup):
         num_classes: number of classes.
         multi_label: targets are dense multi-label [B, num_classes]; each label is smoothed towards 0.5.
         saliency: a source's name (see `create_saliency`), or any callable
-            (images [B, C, H, W], target [B, num_classes]) -> [B, 1, h, w], non-negative; None for 'feature'. It gets
+            (images [B, C, H, W], target [B, num_classes]) -> [B, 1, h, w], non-negative; None for 'network'. It gets
             the batch itself and must not change it; plain labels reach it as one-hot rows. Ignored by methods that use
             no saliency.
         method_share: share of the mixes that the method makes where CutMix does not, in (0, 1]; plain Mixup makes the
@@ -325,7 +325,7 @@ class SageMixup(MethodMixup):
         num_classes: int = 1000,
         multi_label: bool = False,
         *,
-        saliency: str | Source | None = DEFAULT_SOURCE,
+        saliency: str | Source | None = None,
         method_share: float = 1.0,
         label_weight: str = "mask",
         lam_max: float = 0.6,

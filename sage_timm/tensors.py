@@ -45,7 +45,7 @@ def translate(images: torch.Tensor, translation: torch.Tensor, outside: float = 
     framed = F.pad(images, (1, 1, 1, 1), value=outside)
     row = (torch.arange(1, height + 1, device=images.device)[:, None] - dy).clamp_(0, height + 1)
     column = (torch.arange(1, width + 1, device=images.device) - dx).clamp_(0, width + 1)
-    source = (row * (width + 2) + column).flatten(1)[:, None].expand(batch, channels, -1)
+    source = torch.add(column, row, alpha=width + 2).flatten(1)[:, None].expand(batch, channels, -1)
     return framed.flatten(2).gather(2, source).view(images.shape)
 
 

@@ -13,7 +13,7 @@ from .checks import check_count, check_number
 from .methods import create_method
 from .plan import MixPlan
 from .planner import MAX_ALPHA, Planner, Surface, eager
-from .saliency import DEFAULT_SOURCE, Source
+from .saliency import Source
 
 REFUSED = (PIL.Image.Image, *(getattr(tv_tensors, n, ()) for n in ("BoundingBoxes", "Mask", "KeyPoints", "Video")))
 
@@ -96,7 +96,7 @@ class SageMix(Surface, v2.Transform):
         alpha: float = 1.0,
         num_classes: int | None = None,
         labels_getter: Callable[[Any], torch.Tensor] | str = "default",
-        saliency: str | Source | None = DEFAULT_SOURCE,
+        saliency: str | Source | None = None,
         method: str = "sage",
         label_weight: str = "mask",
         **settings,

@@ -6,24 +6,26 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from .auxiliary import DEFAULT_MODEL, Auxiliary, load_auxiliary, unwrap
+from .auxiliary import Auxiliary, load_auxiliary, unwrap
 from .base import Custom, Saliency, Source
 from .model import Feature, Gradient, TrainingGradient
+from .network import Network, is_network
 from .spectral import Spectral
 
-__all__ = ["DEFAULT_MODEL", "SOURCES", "Saliency", "Source", "create_saliency", "resolve"]
+__all__ = ["SOURCES", "Saliency", "Source", "create_saliency", "resolve"]
 
 SOURCES: dict[str, Callable[..., Saliency]] = {
+    "network": Network,
     "feature": Feature,
     "gradient": Gradient,
     "spectral": Spectral,
     "self": TrainingGradient,
 }
-DEFAULT_SOURCE = "feature"
+DEFAULT_SOURCE = "network"
 
 
 def create_saliency(
-    name: str = DEFAULT_SOURCE,
+    name: str | None = None,
     *,
     model: str | nn.Module | None = None,
     checkpoint: str | os.PathLike | None = None,
@@ -36,24 +38,25 @@ def create_saliency(
     """Create a saliency source.
 
     Args:
-        name: 'feature' or 'gradient' of a frozen auxiliary model, 'spectral' (needs no model), or 'self', the gradient
-            of `model` itself, not frozen: the model in training.
-        model: a timm model name with pretrained weights, `local-dir:PATH`, `hf-hub:ID`, or a module (copied and
-            frozen, but for 'self'). Default: the architecture the checkpoint names, else `DEFAULT_MODEL`, whose weights
-            the extra `offline` brings without a hub.
-        checkpoint: a local file with the weights of `model`: .safetensors, .pth, or a .pth.tar of timm's train.py.
-        size: side in pixels that images are resized to for the model. Default: half the input size of pretrained
-            weights (112 for 224), the images' own size for a checkpoint or a module, 64 for 'spectral'. 'feature'
-            enlarges them where no stage of the model has 10 x 10 cells.
+        name: 'network', a small network that comes with the package; 'feature' or 'gradient' of a frozen classifier;
+            'spectral', which needs no model; or 'self', the gradient of `model` itself, not frozen: the model in
+            training. Default: 'network', and 'feature' where a classifier is given.
+        model: a classifier: a timm model name with pretrained weights, `local-dir:PATH`, `hf-hub:ID`, or a module
+            (copied and frozen, but for 'self'). Default: the architecture that the checkpoint names.
+        checkpoint: a local file with the weights of `model`: .safetensors, .pth, or a .pth.tar of timm's train.py; or
+            with those of a network that `python -m scripts.saliency` trained.
+        size: side in pixels that images are resized to for the model. Default: 96 for 'network', half the input size of
+            pretrained weights (112 for 224), the images' own size for a checkpoint or a module, 64 for 'spectral'.
+            'feature' enlarges them where no stage of the model has 10 x 10 cells.
         mean: per-channel mean the training images are normalised with, for images in [0, 1]; another number of them
-            counts by its mean, as in timm's loader. Default: assumed to be that of the model.
+            counts by its mean, as in timm's loader. Default: assumed to be that of the model. 'network' needs none.
         std: per-channel standard deviation, likewise.
         use_labels: the labels are the model's own classes, in its order: maps are those of the loss against them, not
             against the model's own top class. Default: where a checkpoint or a module has as many classes, and for
             'self'; never for pretrained weights by name.
-        **settings: `blur`, `grid` and `floor`, see `Saliency`. Default blur: 1/8 of the side for 'feature', 1/32
-            for gradients (the authors' 1 px at 32 px), 1/16 for 'spectral'. Default floor: 1 for 'feature', 0 for the
-            others.
+        **settings: `blur`, `grid` and `floor`, see `Saliency`. Default blur: 0 for 'network', 1/8 of the side for
+            'feature', 1/32 for gradients (the authors' 1 px at 32 px), 1/16 for 'spectral'. Default floor: 1 for
+            'network' and 'feature', 0 for the others.
 
     Raises:
         ValueError: unknown name, or a model or checkpoint that does not fit.
@@ -61,17 +64,23 @@ def create_saliency(
 
     Example:
         >>> import torch
+        >>> create_saliency()(torch.rand(2, 3, 224, 224)).shape
+        torch.Size([2, 1, 24, 24])
         >>> create_saliency("spectral")(torch.rand(2, 3, 96, 128)).shape
         torch.Size([2, 1, 64, 64])
-        >>> source = create_saliency("feature", grid=8)  # needs the hub or the extra `offline`
-        >>> source(torch.rand(2, 3, 96, 128)).shape
-        torch.Size([2, 1, 7, 7])
     """
+    if name is None:
+        of_network = model is None and (checkpoint is None or is_network(checkpoint))
+        name = DEFAULT_SOURCE if of_network else "feature"
     if name not in SOURCES:
         raise ValueError(f"`saliency` must be one of {', '.join(SOURCES)} or a callable, got {name!r}")
     if unknown := set(settings) - {"blur", "grid", "floor"}:
         raise TypeError(f"saliency settings are blur, grid and floor, got {', '.join(sorted(unknown))}")
     settings |= {"mean": mean, "std": std}
+    if name == "network":
+        if model is not None or use_labels is not None:
+            raise ValueError("'network' saliency looks through no model and at no labels; drop them or use 'feature'")
+        return Network(checkpoint, size, **settings)
     if name == "spectral":
         if any(value is not None for value in (model, checkpoint, use_labels)):
             raise ValueError("'spectral' saliency uses no model, checkpoint or labels; drop them or use 'feature'")
@@ -95,7 +104,7 @@ def resolve(saliency: str | Source | None) -> Saliency:
         TypeError, ValueError: `saliency` is none of these, or an unknown name.
     """
     if saliency is None or isinstance(saliency, str):
-        return create_saliency(DEFAULT_SOURCE if saliency is None else saliency)
+        return create_saliency(saliency)
     if not callable(saliency):
         raise TypeError(f"`saliency` must be a source's name or a callable, got {type(saliency).__name__}")
     try:

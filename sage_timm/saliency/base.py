@@ -23,8 +23,8 @@ class Saliency:
     Args:
         blur: standard deviation of a Gaussian blur, as a share of the map's shorter side; 0 for none.
         grid: largest number of cells per side; larger maps are averaged over whole cells. None for no limit.
-        floor: this many times the map's mean is subtracted, >= 0, to remove the background; 0 keeps it. A map with
-            nothing above its floor stays as it is.
+        floor: this many times the map's mean is subtracted, >= 0, to remove the background; 0 keeps it. Of a map with
+            nothing above its floor nothing is left, and it counts as uniform.
         mean, std: per-channel statistics the images are normalised with, for images in [0, 1]; None where unknown.
 
     Example:
@@ -121,16 +121,14 @@ class Saliency:
         maps = maps.float().clamp_min(0)
         if self.blur:
             maps = gaussian_blur(maps, self.blur * min(maps.shape[-2:]))
-        rows, columns = (math.ceil(side / math.ceil(side / (self.grid or side))) for side in maps.shape[-2:])
-        return self._above_floor(F.adaptive_avg_pool2d(maps, (rows, columns)))
-
-    def _above_floor(self, maps: torch.Tensor) -> torch.Tensor:
-        if not self.floor:
-            return maps
-        above = (maps - self.floor * maps.mean((-2, -1), keepdim=True)).clamp_min(0)
-        # Rounding leaves specks of a flat map.
-        empty = above.amax((-2, -1), keepdim=True) <= 1e-4 * maps.amax((-2, -1), keepdim=True)
-        return torch.where(empty, maps, above)
+        cells = tuple(math.ceil(side / math.ceil(side / (self.grid or side))) for side in maps.shape[-2:])
+        if cells != maps.shape[-2:]:
+            maps = F.adaptive_avg_pool2d(maps, cells)
+        if self.floor:
+            # A little more than the floor, since rounding leaves specks of a flat map.
+            usual = maps.mean((-2, -1), keepdim=True)
+            maps = maps.sub(usual, alpha=self.floor * (1 + 1e-4)).clamp_min_(0)
+        return maps
 
     def _settings(self) -> str:
         return f"blur {self.blur:.3g}, grid {self.grid}, floor {self.floor:g}"

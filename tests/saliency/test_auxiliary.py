@@ -15,7 +15,7 @@ from safetensors.torch import save as save_tensors
 from safetensors.torch import save_file
 
 from sage_timm import create_saliency
-from sage_timm.saliency.auxiliary import DEFAULT_MODEL, load_auxiliary, unwrap
+from sage_timm.saliency.auxiliary import load_auxiliary, unwrap
 
 AUXILIARY = "sage_timm.saliency.auxiliary"
 
@@ -150,21 +150,19 @@ def test_pretrained_weights_are_downloaded_once(hub):
 
 
 @pytest.mark.network
-def test_the_default_weights_are_on_the_hub(tmp_path, monkeypatch):
-    """What every first-time user downloads: some MB."""
+def test_weights_are_on_the_hub(tmp_path, monkeypatch):
+    """What users of a heavy auxiliary download: some MB."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(AUXILIARY + ".offline_weights_file", lambda: None)
-    auxiliary = load_auxiliary()
-    assert DEFAULT_MODEL in auxiliary.origin and auxiliary.size == (112, 112)
-    maps = create_saliency()(torch.randn(2, 3, 224, 224))
+    maps = create_saliency(model="tf_efficientnet_lite0")(torch.randn(2, 3, 224, 224))
     assert maps.shape == (2, 1, 14, 14) and maps.isfinite().all()
 
 
-def test_the_default_model_has_weights():
-    assert timm.models.get_pretrained_cfg(DEFAULT_MODEL).has_weights
+def test_a_classifier_must_be_named():
+    with pytest.raises(ValueError, match="`model` or `checkpoint` must be given .*'network'"):
+        create_saliency("feature")
 
 
-@pytest.mark.parametrize("name", [DEFAULT_MODEL, "hf-hub:nobody/nothing"])
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "hf-hub:nobody/nothing"])
 def test_no_network_is_one_clear_error_within_seconds(name, monkeypatch):
     class Unreachable:
         def head(self, url, timeout):
@@ -173,7 +171,6 @@ def test_no_network_is_one_clear_error_within_seconds(name, monkeypatch):
 
     monkeypatch.setattr(AUXILIARY + ".get_session", Unreachable)
     monkeypatch.setattr(AUXILIARY + ".try_to_load_from_cache", lambda *_: None)
-    monkeypatch.setattr(AUXILIARY + ".offline_weights_file", lambda: None)
     start = time.monotonic()
     with pytest.raises(RuntimeError) as caught:
         create_saliency("gradient", model=name)
@@ -182,17 +179,15 @@ def test_no_network_is_one_clear_error_within_seconds(name, monkeypatch):
     assert "\n" not in text
     rule, way_out = text.split(";", 1)
     assert name in rule and "no route" in rule
-    assert way_out.startswith(' pip install ".[offline]" in a checkout')
-    assert all(part in way_out for part in ("`checkpoint`", "local-dir:", "'spectral'"))
+    assert all(part in way_out for part in ("`checkpoint`", "local-dir:", "'network'"))
 
 
 def test_offline_mode_asks_nobody(monkeypatch):
     monkeypatch.setattr(AUXILIARY + ".constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(AUXILIARY + ".get_session", lambda: pytest.fail("asked for the network"))
     monkeypatch.setattr(AUXILIARY + ".try_to_load_from_cache", lambda *_: None)
-    monkeypatch.setattr(AUXILIARY + ".offline_weights_file", lambda: None)
     with pytest.raises(RuntimeError, match="HF_HUB_OFFLINE is set"):
-        load_auxiliary()
+        load_auxiliary("resnet18")
 
 
 class Malice:

@@ -1,0 +1,1 @@
+"""Train a saliency model: `python -m scripts.saliency`, see docs/saliency-model.md."""

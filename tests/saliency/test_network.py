@@ -1,0 +1,126 @@
+"""The shipped network: it finds objects, whatever the normalisation, the size, the channels and the device."""
+
+import pickle
+import time
+from pathlib import Path
+
+import pytest
+import skimage.data
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+from sage_timm import SageMixup, create_saliency
+from sage_timm.saliency.network import WEIGHTS, Network, SaliencyNetwork, load_network, save_network
+from sage_timm.visualize import load_images
+
+# Boxes around the object, drawn by hand: top, bottom, left, right in the middle 224 x 224 of scikit-image's photographs.
+BOXES = {
+    "coffee.png": (12, 125, 35, 190),
+    "camera.png": (40, 224, 15, 150),
+    "clock_motion.png": (65, 160, 70, 165),
+    "rocket.jpg": (55, 220, 90, 140),
+    "chelsea.png": (20, 224, 20, 215),
+}
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    folder = Path(skimage.data.__path__[0])
+    return load_images([str(folder / name) for name in BOXES], len(BOXES), 224)[0]
+
+
+def test_it_finds_the_objects_of_photographs(photographs):
+    maps = F.interpolate(create_saliency()(photographs), (224, 224), mode="bilinear")[:, 0]
+    gains = []
+    for (top, bottom, left, right), map_ in zip(BOXES.values(), maps, strict=True):
+        inside = map_[top:bottom, left:right].sum() / map_.sum()
+        gains.append((inside / ((bottom - top) * (right - left) / 224**2)).item())
+    assert min(gains) > 1.1 and sum(gains) / len(gains) > 1.7, gains
+
+
+def test_it_is_the_default_and_is_there_at_once():
+    start = time.perf_counter()
+    mixup = SageMixup(num_classes=10)
+    assert time.perf_counter() - start < 0.5
+    assert isinstance(mixup.saliency, Network) and WEIGHTS.stat().st_size < 2**20
+
+
+@pytest.mark.parametrize("normalize", [lambda x: 255 * x, lambda x: (x - 0.5) / 0.5, lambda x: x - x[:1, :, :1, :1]])
+def test_maps_do_not_depend_on_the_normalisation(normalize, photographs):
+    source = create_saliency()
+    assert torch.allclose(source(photographs), source(normalize(photographs)), atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 31), (224, 224), (40, 400), (500, 333)])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 13])
+def test_any_size_and_number_of_channels(size, channels):
+    images = torch.rand(2, channels, *size)
+    maps = create_saliency()(images)
+    assert maps.shape[:2] == (2, 1) and maps.isfinite().all() and (maps >= 0).all()
+    ratio = (maps.shape[3] / maps.shape[2]) / (size[1] / size[0])
+    assert 0.75 < ratio < 1.34 or min(maps.shape[-2:]) == 4
+
+
+def test_grey_images_are_repeated_and_of_other_channels_the_mean_counts():
+    source, images = create_saliency(), torch.rand(2, 5, 64, 64)
+    grey = images.mean(1, keepdim=True)
+    assert torch.equal(source(images), source(grey))
+    assert torch.allclose(source(grey), source(grey.expand(-1, 3, -1, -1)), atol=1e-4)
+
+
+def test_images_without_contrast_get_finite_maps():
+    assert create_saliency()(torch.full((2, 3, 64, 64), 0.3)).isfinite().all()
+
+
+def test_labels_are_not_looked_at(photographs):
+    source = create_saliency()
+    assert torch.equal(source(photographs), source(photographs, torch.eye(len(photographs))))
+
+
+def test_it_is_deterministic_frozen_and_survives_pickling(photographs):
+    source = create_saliency()
+    state = torch.get_rng_state()
+    torch.use_deterministic_algorithms(True)
+    try:
+        maps = source(photographs)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(pickle.loads(pickle.dumps(source))(photographs), maps)
+    assert not any(parameter.requires_grad for parameter in source.network.parameters())
+
+
+def test_weights_of_ones_own_are_read_back(tmp_path, photographs):
+    network = SaliencyNetwork(8)
+    save_network(network, tmp_path / "own.safetensors", {"images": "none"})
+    source = create_saliency(checkpoint=tmp_path / "own.safetensors")
+    assert isinstance(source, Network) and "own.safetensors" in repr(source)
+    for name, weight in source.network.state_dict().items():
+        assert torch.allclose(weight, network.state_dict()[name], atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["missing", "torn", "classifier"])
+def test_other_files_are_refused_in_one_line(kind, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    if kind == "torn":
+        path.write_bytes(WEIGHTS.read_bytes()[:1000])
+    elif kind == "classifier":
+        save_file(timm.create_model("test_resnet").state_dict(), path)
+    with pytest.raises(ValueError, match=r"`checkpoint` must .*, got .*weights\.safetensors") as error:
+        create_saliency("network", checkpoint=path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_classifiers_checkpoint_or_model_alone_is_looked_through(checkpoint):
+    assert repr(create_saliency(checkpoint=checkpoint)).startswith("feature of test_resnet")
+    assert repr(create_saliency(model=timm.create_model("test_resnet"))).startswith("feature of the given")
+    with pytest.raises(ValueError, match="'network' saliency looks through no model"):
+        create_saliency("network", model="test_resnet")
+
+
+def test_half_precision_weights_are_near_the_trained_ones(tmp_path, photographs):
+    network = load_network(WEIGHTS)
+    save_network(network, tmp_path / "again.safetensors", {})
+    assert torch.equal(Network(tmp_path / "again.safetensors")(photographs), Network()(photographs))

@@ -1,0 +1,219 @@
+"""The training of saliency networks: what is learnt lies where the object is, and an interruption changes nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+import skimage.data
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from sage_timm import create_saliency
+from sage_timm.saliency.network import Network, SaliencyNetwork
+from sage_timm.visualize import load_images
+from scripts.saliency import boxes
+from scripts.saliency.__main__ import main
+from scripts.saliency.lessons import Lesson, prepare
+from scripts.saliency.teacher import create_teacher, packaged_model, teach
+from scripts.saliency.training import Trainer, folded, with_norms
+from scripts.saliency.views import parts, small
+
+
+def bright(side=128, top=32, left=64, length=32):
+    """A lesson of dark photographs with one bright square, which the teacher's map knows."""
+    images = torch.randint(0, 40, (16, 3, side, side), dtype=torch.uint8)
+    images[:, :, top : top + length, left : left + length] += 200
+    maps = torch.zeros(16, side, side)
+    maps[:, top : top + length, left : left + length] = 1
+    maps = F.adaptive_avg_pool2d(maps, 14)
+    return Lesson(images, (maps / maps.sum((1, 2), keepdim=True)).half(), torch.zeros(16, 56, 56, dtype=torch.uint8))
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+def on_bright(images, target):
+    """The share of the target's mass on cells that are bright."""
+    light = F.adaptive_avg_pool2d(images.mean(1, keepdim=True), target.shape[-1])
+    return (target * (light > 0.3)).sum() / target.sum()
+
+
+def test_parts_carry_their_targets_along(generator):
+    lesson = bright()
+    for _ in range(5):
+        images, target = parts(lesson, torch.arange(16), 96, generator)
+        assert images.shape == (16, 3, 96, 96) and target.shape == (16, 1, 24, 24)
+        assert torch.allclose(target.sum((1, 2, 3)), torch.ones(16))
+        assert on_bright(images, target) > 0.7
+
+
+def test_small_images_carry_their_targets_along(generator):
+    lesson = bright()
+    dark = Lesson(torch.zeros_like(lesson.images), lesson.maps, lesson.masks)
+    for _ in range(10):
+        images, target = parts(lesson, torch.arange(16), 96, generator)
+        others = parts(dark, torch.arange(16), 96, generator)
+        shown, found = small(images, target, others, generator)
+        light = F.adaptive_max_pool2d(shown.mean(1, keepdim=True), 24)
+        mass = (found * (light > 0.2)).sum((1, 2, 3))
+        assert shown.shape == images.shape and found.shape == target.shape
+        assert torch.allclose(found.sum((1, 2, 3)), torch.ones(16), atol=1e-4) and mass.mean() > 0.6
+
+
+def test_boxes_confine_what_is_learnt_unless_the_map_lies_elsewhere():
+    lesson = bright()
+    lesson.masks[0, 14:28, 28:35] = 1  # the left half of the square
+    lesson.masks[1, 50:, :5] = 1  # nothing of it
+    target = lesson.target(torch.arange(3), 56)
+    assert target[0, 0, :, 36:].sum() == 0 and target[0].sum() > 0
+    assert torch.equal(target[1], target[2])
+
+
+def test_norms_are_folded_exactly():
+    network, images = with_norms(SaliencyNetwork(8)), torch.randn(4, 3, 32, 48)
+    network.train()
+    network(images)
+    network.eval()
+    assert torch.allclose(folded(network)(images), network(images), atol=1e-5)
+
+
+def test_a_network_learns_where_the_square_is():
+    torch.manual_seed(0)
+    trainer = Trainer(SaliencyNetwork(4), bright(), 40, 1e-2, 0.25, False, 0)
+    losses = [trainer.step() for _ in range(40)]
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    where = tmp_path / "photographs" / "any"
+    where.mkdir(parents=True)
+    generator = torch.Generator().manual_seed(0)
+    for i in range(12):
+        pixels = torch.randint(0, 255, (40, 60, 3), generator=generator, dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(where / f"{i:02}.png")
+    return where.parent
+
+
+def run(folder, checkpoint, out, *flags):
+    given = ["--images", str(folder), "--teacher-checkpoint", checkpoint, "--cache", str(folder.parent / "cache")]
+    main([str(out), *given, "--steps", "4", "--picture", "2", *flags])
+    return out.read_bytes()
+
+
+@pytest.mark.slow
+def test_the_command_writes_weights_a_picture_and_figures(folder, checkpoint, tmp_path, capsys):
+    (folder / "boxes.json").write_text(json.dumps({f"{i:02}.png": [20, 10, 40, 30] for i in range(12)}))
+    run(folder, checkpoint, tmp_path / "own.safetensors")
+    said = capsys.readouterr().out
+    assert "1 photographs held out" in said and "network: " in said and "11 photographs" in said
+    assert (tmp_path / "own.png").stat().st_size > 1000
+    assert Network(tmp_path / "own.safetensors")(torch.rand(2, 3, 64, 64)).shape == (2, 1, 24, 24)
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(folder, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("scripts.saliency.__main__.KEEP_EVERY", 2)
+    whole = run(folder, checkpoint, tmp_path / "whole.safetensors")
+    for file in (tmp_path / "cache").glob("training-*"):
+        file.unlink()
+    step = Trainer.step
+
+    def interrupted(self):
+        if self.done == 3:
+            raise KeyboardInterrupt
+        return step(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", interrupted)
+        with pytest.raises(SystemExit, match="the same command goes on"):
+            run(folder, checkpoint, tmp_path / "parts.safetensors")
+    assert run(folder, checkpoint, tmp_path / "parts.safetensors") == whole
+
+
+def test_maps_are_computed_once(folder, tmp_path):
+    calls = []
+
+    class Teacher:
+        def __call__(self, images):
+            calls.append(len(images))
+            return images.mean(1, keepdim=True)
+
+        def normalized(self, images):
+            return images
+
+        def __repr__(self):
+            return "a teacher"
+
+    lessons = [prepare(folder, Teacher(), tmp_path / "cache") for _ in range(2)]
+    assert calls == [12, 12], "the photographs and their mirror images, once"
+    assert len(lessons[0]) == 12 and torch.equal(lessons[0].maps, lessons[1].maps)
+    assert len(prepare(folder, Teacher(), tmp_path / "cache", count=5)) == 5
+
+
+@pytest.mark.parametrize("kind", ["masks", "voc", "yolo"])
+def test_boxes_of_other_annotations(kind, folder, tmp_path):
+    given = tmp_path / kind
+    given.mkdir()
+    if kind == "masks":
+        mask = torch.zeros(40, 60, dtype=torch.uint8)
+        mask[10:30, 24:48] = 255
+        Image.fromarray(mask.numpy()).save(given / "03.png")
+    elif kind == "voc":
+        edges = "<xmin>24</xmin><ymin>10</ymin><xmax>47</xmax><ymax>29</ymax>"
+        (given / "03.xml").write_text(f"<annotation><object><bndbox>{edges}</bndbox></object></annotation>")
+    else:
+        (given / "03.txt").write_text("7 0.6 0.5 0.4 0.5\n")
+    boxes.main([str(folder), f"--{kind}", str(given)])
+    assert json.loads((folder / "boxes.json").read_text())["03.png"] == [pytest.approx([24, 10, 47, 29])]
+
+
+# What scikit-image's photographs show, as ImageNet numbers its classes, and boxes around it, drawn by hand: top,
+# bottom, left, right in the middle 224 x 224.
+SHOWN = {
+    "chelsea.png": ({281, 282, 285}, None),
+    "coffee.png": ({967, 968, 504}, (12, 125, 35, 190)),
+    "camera.png": ({872}, (40, 224, 15, 150)),
+    "rocket.jpg": ({657, 744, 812}, (55, 220, 90, 140)),
+}
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    return packaged_model()
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    folder = Path(skimage.data.__path__[0])
+    return load_images([str(folder / name) for name in SHOWN], len(SHOWN), 224)[0]
+
+
+def test_the_packaged_teacher_knows_what_the_photographs_show(lite0, photographs):
+    with torch.no_grad():
+        top = lite0.eval()((photographs - 0.5) / 0.5).topk(5).indices.tolist()
+    for (name, (classes, _)), found in zip(SHOWN.items(), top, strict=True):
+        assert classes & set(found), f"{name}: {found}"
+
+
+@pytest.mark.parametrize(("name", "least", "mean"), [("feature", 1.5, 2.0), ("gradient", 1.15, 1.3)])
+def test_the_maps_of_a_classifier_find_the_object(name, least, mean, lite0, photographs):
+    source = create_saliency(name, model=lite0, size=224, mean=(0.0,) * 3, std=(1.0,) * 3)
+    maps = F.interpolate(source(photographs), (224, 224), mode="bilinear")[:, 0]
+    gains = []
+    for (_, box), map_ in zip(SHOWN.values(), maps, strict=True):
+        if box:
+            top, bottom, left, right = box
+            inside = map_[top:bottom, left:right].sum() / map_.sum()
+            gains.append((inside / ((bottom - top) * (right - left) / 224**2)).item())
+    assert min(gains) > least and sum(gains) / len(gains) > mean, gains
+
+
+def test_the_teacher_sees_mirror_images_alike(photographs):
+    teacher = create_teacher(None, None, 64)
+    maps = teach(teacher, photographs)
+    assert maps.shape == (4, 14, 14) and torch.allclose(maps.sum((1, 2)), torch.ones(4), atol=1e-5)
+    assert torch.allclose(teach(teacher, photographs.flip(3)), maps.flip(2), atol=1e-5)
