@@ -104,7 +104,7 @@ class _ModelSaliency(Saliency):
         by_labels = self.auxiliary.own if self.use_labels is None else self.use_labels
         of = "by the label" if by_labels else "by its own top class"
         of += ", where its classes are as many" if by_labels and self.use_labels is None else ""
-        return f"{self.name} of {self.auxiliary.origin}{known}, {of}, at {size} ({self._settings()})"
+        return f"{self.name} of {self.auxiliary.origin}{known}, at {size} ({self._settings()}), {of}"
 
 
 class Gradient(_ModelSaliency):
