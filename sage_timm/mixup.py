@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,9 +15,8 @@ from .methods import Method, create_method
 from .methods.boxes import box_plan
 from .methods.cutmix import CutMix
 from .methods.mixup import Mixup as BlendMixup
-from .methods.mixup import blend_plan
 from .methods.sage import SAGE
-from .plan import MixPlan
+from .plan import Batch, MixPlan
 from .planner import MAX_ALPHA, Planner, Surface, eager
 from .saliency import Source
 
@@ -38,6 +38,18 @@ class Draw:
     by_method: np.ndarray
     by_cutmix: np.ndarray
     by_mixup: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Boxes:
+    """CutMix by boxes that were drawn: [B, 4], see `Draw`."""
+
+    box: torch.Tensor
+    alpha: ClassVar[float] = 1.0
+    uses_saliency: ClassVar[bool] = False
+
+    def __call__(self, batch: Batch) -> MixPlan:
+        return box_plan(self.box, batch.partner, batch.lam, batch.size)
 
 
 class MethodMixup(Surface, Mixup):
@@ -191,22 +203,13 @@ class MethodMixup(Surface, Mixup):
             return torch.from_numpy(values).to(x.device, non_blocking=True)
 
         partner = torch.arange(len(x) - 1, -1, -1, device=x.device)
-        lam, size = on_device(draw.lam), (x.shape[-2], x.shape[-1])
-        looks = draw.by_method
-        if self.planner.weighs_by_saliency:  # those of plain Mixup are the same
-            looks = draw.by_cutmix if isinstance(self.method, BlendMixup) else draw.by_method | draw.by_cutmix
-        saliency = self.planner.saliency(x, weights) if looks.any() else None
-
-        plan = None
-        if draw.by_method.any():
-            plan = self.planner.plan(x, saliency, partner, lam, self.mixup_alpha)
-        if draw.by_mixup.any():
-            plan = _either(plan, on_device(~draw.by_mixup), blend_plan(partner, lam, size))
-        if not (draw.by_method | draw.by_mixup).all():
-            # Boxes serve CutMix's share and, empty, the images that stay as they are.
-            boxes = self.planner.weighted(box_plan(on_device(draw.box), partner, lam, size), saliency)
-            plan = _either(plan, on_device(draw.by_method | draw.by_mixup), boxes)
-        return plan
+        # An image that stays as it is is plain Mixup's, at a ratio of 1.
+        arms = (
+            (self.method, draw.by_method),
+            (_Boxes(on_device(draw.box)), draw.by_cutmix),
+            (BlendMixup(), ~(draw.by_method | draw.by_cutmix)),
+        )
+        return self.planner.plan(x, weights, partner, on_device(draw.lam), self.mixup_alpha, arms=arms)
 
     def _draw(self, shape: torch.Size) -> Draw:
         """Draw who mixes each image of a batch of this shape, and how."""
@@ -282,10 +285,6 @@ class MethodMixup(Surface, Mixup):
         off_value = self.label_smoothing * uniform
         on_value = 1 - self.label_smoothing + off_value
         return torch.lerp(torch.full_like(weights, off_value), torch.full_like(weights, on_value), weights)
-
-
-def _either(plan: MixPlan | None, condition: torch.Tensor, other: MixPlan) -> MixPlan:
-    return other if plan is None else plan.where(condition, other)
 
 
 class SageMixup(MethodMixup):

@@ -1,9 +1,10 @@
-"""What every surface shares: the checks of a batch, its class weights, its saliency, and the method's plan."""
+"""What every surface shares: the checks of a batch, its class weights, and its plan by those who mix it."""
 
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from .checks import check_saliency, check_target
@@ -90,17 +91,51 @@ class Planner:
 
     @eager
     @torch.no_grad()
-    def saliency(self, images: torch.Tensor, weights: torch.Tensor, normalized: bool = True) -> torch.Tensor | None:
-        """Compute the saliency of a batch, finite and non-negative: [B, 1, h, w] float32; None where none is used.
+    def plan(
+        self,
+        images: torch.Tensor,
+        weights: torch.Tensor,
+        partner: torch.Tensor,
+        lam: torch.Tensor,
+        alpha: float,
+        normalized: bool = True,
+        arms: Sequence[tuple[Method, np.ndarray]] = (),
+    ) -> MixPlan:
+        """Make the plan of a batch, with its saliency where one of those who mix looks at it.
 
         Args:
             images: [B, C, H, W], floating point.
             weights: [B, N] float32 class weights, on the device of the images.
+            partner: [B] int64, the image that each image is mixed with.
+            lam: [B] float32 in [0, 1], draws from Beta(alpha, alpha).
+            alpha: parameter of that distribution, > 0.
             normalized: whether the images are normalised; if not, they are in [0, 1].
+            arms: who mixes which images: methods, each with [B] bool, that share the batch. Default: the planner's own
+                method mixes all.
         """
+        arms = [arm for arm in arms if arm[1].any()] or [(self.method, np.ones(len(images), bool))]
+        images, saliency = images.detach(), None
+        if any(method.uses_saliency or self._weighs(method) for method, _ in arms):
+            saliency = self._saliency(images, weights.detach(), normalized)
+        std = (self.source and self.source.std) if normalized else (1.0,)
+        batch = Batch(images, saliency, partner, lam, alpha, std)  # type: ignore[arg-type]
+        plans = []
+        for method, _ in arms:
+            made = method(batch)
+            plans.append(made.weighted_by(saliency) if saliency is not None and self._weighs(method) else made)
+        plan = plans[0]
+        for made, (_, theirs) in zip(plans[1:], arms[1:], strict=True):
+            plan = plan.where(torch.from_numpy(~theirs).to(images.device, non_blocking=True), made)
+        return plan
+
+    def _weighs(self, method: Method) -> bool:
+        """Whether labels of a method's plan are weighted by saliency; those of plain Mixup would be the same."""
+        return self.weighs_by_saliency and not isinstance(method, Mixup)
+
+    def _saliency(self, images: torch.Tensor, weights: torch.Tensor, normalized: bool) -> torch.Tensor | None:
+        """Compute the saliency of a batch, finite and non-negative: [B, 1, h, w] float32."""
         if self.source is None:
             return None
-        images, weights = images.detach(), weights.detach()
         if normalized and self.source.statistics and not self._scale_checked:
             self._scale_checked = True
             self.checks.scale(images.float(), *self.source.statistics, assumed=self.source.mean is None)
@@ -110,35 +145,6 @@ class Planner:
         saliency = found.nan_to_num(0, 0, 0).clamp_min_(0)
         self.checks.saliency(found, saliency)
         return saliency
-
-    @eager
-    @torch.no_grad()
-    def plan(
-        self,
-        images: torch.Tensor,
-        saliency: torch.Tensor | None,
-        partner: torch.Tensor,
-        lam: torch.Tensor,
-        alpha: float,
-        normalized: bool = True,
-    ) -> MixPlan:
-        """Make the method's plan of a batch.
-
-        Args:
-            images: [B, C, H, W], floating point.
-            saliency: what `saliency` returned for them.
-            partner: [B] int64, the image that each image is mixed with.
-            lam: [B] float32 in [0, 1], draws from Beta(alpha, alpha).
-            alpha: parameter of that distribution, > 0.
-            normalized: whether the images are normalised; if not, they are in [0, 1].
-        """
-        std = (self.source and self.source.std) if normalized else (1.0,)
-        batch = Batch(images.detach(), saliency, partner, lam, alpha, std)  # type: ignore[arg-type]
-        return self.weighted(self.method(batch), saliency)
-
-    def weighted(self, plan: MixPlan, saliency: torch.Tensor | None) -> MixPlan:
-        """Return a plan with the label weights asked for."""
-        return plan.weighted_by(saliency) if self.weighs_by_saliency and saliency is not None else plan
 
     def warn_if_alone(self, images: Sequence | torch.Tensor) -> None:
         """Warn where a batch of one image has no partner and stays as it is."""

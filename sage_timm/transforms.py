@@ -168,8 +168,7 @@ class SageMix(Surface, v2.Transform):
         lam = torch.distributions.Beta(*torch.full((2,), float(self.alpha), dtype=torch.float32)).sample()
         lam = lam.to(pixels.device).expand(len(pixels))
         partner = torch.arange(len(pixels), device=pixels.device).roll(1)
-        saliency = self.planner.saliency(pixels, weights.to(pixels.device), normalized)
-        return self.planner.plan(pixels, saliency, partner, lam, self.alpha, normalized)
+        return self.planner.plan(pixels, weights.to(pixels.device), partner, lam, self.alpha, normalized)
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Apply the plan to the labels or to images."""

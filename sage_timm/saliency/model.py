@@ -104,7 +104,7 @@ class _ModelSaliency(Saliency):
         by_labels = self.auxiliary.own if self.use_labels is None else self.use_labels
         of = "by the label" if by_labels else "by its own top class"
         of += ", where its classes are as many" if by_labels and self.use_labels is None else ""
-        return f"{self.name} of {self.auxiliary.origin}{known}, {of}, at {size} ({self._settings()})"
+        return f"{self.name} of {self.auxiliary.origin}{known}, at {size} ({self._settings()}), {of}"
 
 
 class Gradient(_ModelSaliency):
@@ -169,7 +169,8 @@ class Feature(_ModelSaliency):
             raise self._without_stages()
         if self.size:
             device = None if parameter is None else parameter.device
-            with torch.inference_mode(False), torch.enable_grad():
+            # A model of other channels than 3 says its stage by the first batch.
+            with torch.inference_mode(False), torch.enable_grad(), contextlib.suppress(RuntimeError):
                 blank = torch.zeros(1, auxiliary.channels(3), *self.size, device=device, dtype=torch.float32)
                 self._stages[self.size] = self._find_stage(model, blank)
 

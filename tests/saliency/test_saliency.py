@@ -487,9 +487,11 @@ def test_stems_that_fold_pixels_into_channels_are_left_alone():
         assert make("gradient", Folds())(torch.randn(2, channels, 16, 16)).amax() > 0
 
 
-def test_a_model_of_other_channels_than_the_images_is_an_error():
-    model = timm.create_model("test_resnet", num_classes=5, in_chans=5)
-    with pytest.raises(RuntimeError, match=r"failed on images of shape \(2, 32, 32\) .* channels"):
+@pytest.mark.parametrize("channels", [5, 27])
+def test_models_of_other_channels_take_their_own_and_no_others(channels):
+    model = timm.create_model("test_resnet", num_classes=5, in_chans=channels)
+    assert make("feature", model, size=64)(torch.randn(2, channels, 32, 32)).amax() > 0
+    with pytest.raises(RuntimeError, match=r"failed on images of shape \([23], 32, 32\) .* channels"):
         make("gradient", model)(torch.randn(2, 2, 32, 32))
 
 

@@ -46,8 +46,7 @@ class MixDicts:
             return {**sample, "label": weights}
         partner = torch.randperm(len(images)).to(images.device)
         lam = torch.distributions.Beta(*torch.full((2, 1), self.alpha, dtype=torch.float32)).sample((len(images),))
-        maps = self.planner.saliency(images, weights)
-        plan = self.planner.plan(images, maps, partner, lam[:, 0].to(images.device), self.alpha)
+        plan = self.planner.plan(images, weights, partner, lam[:, 0].to(images.device), self.alpha)
         return {**sample, "image": plan.mix_images(images), "label": plan.mix_target(weights)}
 
 
