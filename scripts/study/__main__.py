@@ -43,6 +43,9 @@ class Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFo
 
 
 PRECISION_HELP = "of the training and of the test; None: bf16 on cuda, else fp32 (bf16 pays on avx512_bf16)"
+SCALE_HELP = "share of the area that RandomResizedCrop takes of a training image"
+RATIO_HELP = "width over height of what it takes"
+BOXES_HELP = "JSON: file name -> [left, top, right, bottom] in pixels, inclusive, of the object in each training image"
 SHARE_HELP = "share of the frame that the object covers, or the smallest and the largest; None: plain images"
 
 
@@ -60,6 +63,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--held-out", type=count, metavar="N", help="test on the last N training images, not the test split")
     add("--size", type=number(int, 8), metavar="N", help="resize the middle square of the images to N px; None: as is")
     add("--object-share", nargs="+", type=number(float, 1e-3, 1), metavar="SHARE", help=SHARE_HELP)
+    add("--boxes", type=Path, metavar="FILE", help=BOXES_HELP)
     add("--frame", type=number(int, 8), default=48, help="the side in pixels of the images that --object-share makes")
     add("--arms", nargs="+", default=["none", *TIMM, "feature", "feature+cutmix"], metavar="ARM", help="see above")
     add("--seeds", nargs="+", type=number(int, 0, 2**31), default=[0, 1, 2], metavar="SEED", help="a run each")
@@ -75,7 +79,18 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--batch-size", type=number(int, 2), default=128, help="even, as timm's Mixup wants it")
     add("--lr", type=number(float, 1e-9), default=0.1, help="highest learning rate")
     add("--prob", type=number(float, 0, 1), default=1.0, help="share of mixed batches in every arm that mixes")
+    add("--scale", nargs=2, type=number(float, 1e-3, 1), metavar=("LOW", "HIGH"), default=[0.35, 1.0], help=SCALE_HELP)
+    add(
+        "--ratio",
+        nargs=2,
+        type=number(float, 0.1, 10),
+        metavar=("LOW", "HIGH"),
+        default=[3 / 4, 4 / 3],
+        help=RATIO_HELP,
+    )
     add("--no-flip", action="store_true", help="never mirror the training images, such as digits")
+    add("--randaugment", action="store_true", help="apply torchvision's RandAugment to the training images")
+    add("--random-erasing", type=number(float, 0, 1), default=0.0, metavar="PROB", help="timm's, of training images")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     add("--precision", choices=("bf16", "fp32"), help=PRECISION_HELP)
     add("--json", type=Path, metavar="FILE", help="read the runs that are done, add a line per run")
@@ -93,6 +108,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--part {args.part} needs --train-images")
     if args.object_share and (len(args.object_share) > 2 or sorted(args.object_share) != args.object_share):
         parser.error(f"--object-share must be one share or a lower and an upper one, got {args.object_share}")
+    for name, (low, high) in {"--scale": args.scale, "--ratio": args.ratio}.items():
+        if low > high:
+            parser.error(f"{name} must be a lower and an upper bound, got {low} {high}")
+    if args.object_share and args.boxes:
+        parser.error("--boxes must stand without --object-share, which knows where it puts the objects")
     if args.against and args.against not in args.arms:
         parser.error(f"--against must be one of the --arms, got {args.against}")
     return args

@@ -168,7 +168,8 @@ class Control(Saliency):
         if self.kind == "flat":
             return torch.ones_like(images[:, :1])
         if self.truth.mask is None:
-            raise ValueError(f"{self.kind} must know where the objects are; set --object-share")
+            way = "set --boxes or --object-share, without --randaugment"
+            raise ValueError(f"{self.kind} must know where the objects are; {way}")
         mask = self.truth.mask.float()
         return mask if self.kind == "oracle" else mask.roll(1, 0)
 

@@ -18,11 +18,12 @@ from sage_timm.tensors import gaussian_blur
 from scripts.bench.measure import machine
 
 from .arms import Arm, Truth, look
+from .augment import Augmentation
 from .data import load_splits
 
 LAST = 3  # epochs whose mean test result counts
 RECIPE = ("model", "epochs", "auxiliary_epochs", "batch_size", "lr", "prob", "train_images", "part", "held_out")
-RECIPE += ("train_split", "test_split", "object_share", "precision")
+RECIPE += ("train_split", "test_split", "object_share", "precision", "scale", "ratio", "randaugment", "random_erasing")
 BLUR, NOISE = 1 / 48, 0.1  # of the test images: standard deviations, as a share of the side and of the range of values
 
 
@@ -35,8 +36,13 @@ class Study:
         self.recipe = {"data": Path(args.data_dir).resolve().name} | {key: getattr(args, key) for key in RECIPE}
         self.recipe |= {"frame": args.frame if args.object_share else None, "device": self.device.type}
         self.recipe |= ({"flip": False} if args.no_flip else {}) | ({"size": args.size} if args.size else {})
+        self.recipe |= {"boxes": args.boxes.name} if args.boxes else {}
         train, test, self.num_classes = load_splits(args, self.device)
-        self.images, self.target, self.mask = train.images, train.target, train.mask
+        self.images, self.target = train.images, train.target
+        self.mask = None if args.randaugment else train.mask  # RandAugment moves objects, and no mask along with them
+        self.augmentation = Augmentation(
+            args.scale, args.ratio, not args.no_flip, args.randaugment, args.random_erasing, self.device
+        )
         self.test_images, self.test_target = test.images, test.target
         self.recipe["digest"] = f"{train.digest}-{test.digest}"
         pixels = self.images.float() / 255
@@ -75,21 +81,11 @@ class Study:
     def normalized(self, images: torch.Tensor) -> torch.Tensor:
         return (images.float() / 255 - self.mean) / self.std
 
-    def augmented(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Crop each image [B, C, H, W] at random after padding by 4 black pixels; flip every other but by --no-flip."""
-        count, (height, width) = len(images), images.shape[-2:]
-        y, x, flip = (torch.randint(high, (count,), generator=generator, device=self.device) for high in (9, 9, 2))
-        windows = F.pad(images, (4, 4, 4, 4)).unfold(2, height, 1).unfold(3, width, 1)
-        cropped = windows[torch.arange(count, device=self.device), :, y, x]
-        return cropped if self.args.no_flip else torch.where(flip.view(-1, 1, 1, 1) > 0, cropped.flip(3), cropped)
-
     def batch(self, index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Return training images, augmented and normalised, and keep their true masks, augmented alike."""
-        if self.mask is None:
-            return self.normalized(self.augmented(self.images[index], generator))
-        both = self.augmented(torch.cat([self.images[index], self.mask[index]], 1), generator)
-        self.truth.mask = both[:, -1:].float()
-        return self.normalized(both[:, :-1])
+        mask = None if self.mask is None else self.mask[index]
+        images, self.truth.mask = self.augmentation(self.images[index], mask, self.normalized, generator)
+        return images
 
     def train(self, model, epochs: int, seed: int, mix=None, name: str = "") -> tuple[float, list]:
         """Train a model; return the seconds it took and its checks [epoch, seconds, what `test` measures].

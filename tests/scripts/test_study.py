@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import random
 import re
 import shutil
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 from timm.data import Mixup
+from torchvision.transforms import v2
 
 from sage_timm.methods import SAGE, create_method
 from sage_timm.tensors import resize
@@ -22,6 +24,7 @@ from scripts.study.arms import (
     Truth,
     map_quality,
 )
+from scripts.study.augment import Augmentation, crop, draw_crops
 from scripts.study.data import place
 
 RECIPE = ["--test-split", "validation", "--model", "narrow", "--epochs", "2", "--auxiliary-epochs", "1"]
@@ -133,7 +136,7 @@ def test_an_arm_is_a_name_and_settings():
         ("flat,aux_epochs=3", "each once, got 'aux_epochs'"),
         ("feature,aux=tf_efficientnet_lite0,aux_mix=mixup", "aux must stand without aux_epochs and aux_mix"),
         ("feature,aux=nothing", "`model` must name a timm model with pretrained weights, got 'nothing'"),
-        ("oracle", "oracle must know where the objects are; set --object-share"),
+        ("oracle", "oracle must know where the objects are; set --boxes or --object-share"),
         ("gradient,lam_max=2", "`lam_max` must lie in (0, 1], got 2.0"),
     ],
 )
@@ -351,21 +354,21 @@ def test_an_interrupted_study_prints_what_it_has(image_folder, tmp_path, capsys,
 
 def test_runs_are_equal_but_for_the_mixing(image_folder, monkeypatch):
     """Same seed: same weights at the start, same images in the same order, whatever the arm draws."""
-    seen, create, augmented = [], study.Study.create_model, study.Study.augmented
+    seen, create, batch = [], study.Study.create_model, study.Study.batch
 
     def recorded_create(self, name):
         model = create(self, name)
         seen.append(torch.cat([p.flatten() for p in model.parameters()]))
         return model
 
-    def recorded_augmented(self, images, generator):
-        seen.append(augmented(self, images, generator))
+    def recorded_batch(self, index, generator):
+        seen.append(batch(self, index, generator))
         return seen[-1].clone()
 
     monkeypatch.setattr(study.Study, "create_model", recorded_create)
-    monkeypatch.setattr(study.Study, "augmented", recorded_augmented)
+    monkeypatch.setattr(study.Study, "batch", recorded_batch)
     lesson, records = None, []
-    options = study.parse(arguments(image_folder))
+    options = study.parse(arguments(image_folder, "--randaugment", "--random-erasing", 0.5))
     for arm, seed in (("none", 0), ("mixup", 0), ("flat,search_fraction=0.5", 0), ("none", 0), ("none", 1)):
         seen.clear()
         records.append(study.Study(options).run(arm, seed))
@@ -436,7 +439,8 @@ def test_masks_are_cropped_and_flipped_with_the_images(image_folder):
     made.images = (255 * made.mask).expand(-1, 3, -1, -1)
     index = torch.arange(24)
     images = made.batch(index, torch.Generator().manual_seed(0))
-    assert torch.equal(images[:, :1] > images.mean(), made.truth.mask > 0)
+    middle = (made.normalized(torch.tensor(127.5)))[:, :1]
+    assert ((images[:, :1] > middle) == (made.truth.mask > 0)).float().mean() > 0.99
     assert not torch.equal(made.truth.mask, made.mask.float())
     oracle = Arm.parse("oracle").create(3, 1.0, None, None, made.truth)
     assert oracle.saliency(images, None)[0].sum() == made.truth.mask[0].sum()
@@ -458,19 +462,59 @@ def test_parts_and_held_out_images_do_not_overlap(image_folder):
         images("--train-images", 9, "--part", 2, "--held-out", 6)
 
 
-def test_augmentation_crops_and_flips(image_folder):
-    made = study.Study(study.parse(arguments(image_folder)))
-    y, x = torch.meshgrid(torch.arange(1.0, 25), torch.arange(1.0, 25), indexing="ij")
-    images = torch.stack([y, x, y * 100 + x]).expand(64, -1, -1, -1)
-    augmented = made.augmented(images, torch.Generator().manual_seed(0))
-    assert augmented.shape == images.shape
-    flipped, offsets = 0, set()
-    for rows, columns, both in augmented:
-        assert torch.equal(torch.where(rows * columns > 0, rows * 100 + columns, 0), both)
-        row, line = rows[:, 12], columns[12]
-        flipped += (line[11] > line[12]).item()
-        offsets.add((row[12] - 13).item())
-    assert 16 < flipped < 48 and offsets == set(range(-4, 5))
+def boxes(folder, **changed):
+    """A file of boxes for the images of a folder: the one of `0.png` is 3 rows of 9 columns in the corner."""
+    file = folder / "boxes.json"
+    known = {f"{i}.png": [0, 0, 8, 2] if i == 0 else [4, 4, 11, 15] for i in range(8)}
+    file.write_text(json.dumps(known | {f"{name}.png": box for name, box in changed.items()}))
+    return file
+
+
+def test_boxes_are_the_true_masks_of_photographs(image_folder, tmp_path):
+    made = study.Study(study.parse(arguments(image_folder, "--boxes", boxes(tmp_path))))
+    assert made.mask.shape == (24, 1, 24, 24) and made.mask[0, 0, :3, :9].all() and made.mask[0].sum() == 27
+    half = study.Study(study.parse(arguments(image_folder, "--size", 12, "--boxes", boxes(tmp_path))))
+    assert half.mask[1, 0, 2:8, 2:6].all() and half.mask[1].sum() == 24
+    other = study.Study(study.parse(arguments(image_folder, "--boxes", boxes(tmp_path, **{"1": [0, 0, 1, 1]}))))
+    assert made.recipe["digest"] != other.recipe["digest"] and made.recipe["boxes"] == "boxes.json"
+    record = made.run("oracle,epochs=1", 0)
+    assert record["on_object"] == 1 and record["moved"] > 50
+
+
+@pytest.mark.parametrize("box", [None, [0, 0, 24, 3], [5, 0, 4, 3], [0, 0, 3], "all"])
+def test_unfit_boxes_are_refused(box, image_folder, tmp_path):
+    with pytest.raises(SystemExit, match=r"--boxes must give .* inside 3.png of 24 x 24 px, got"):
+        study.Study(study.parse(arguments(image_folder, "--boxes", boxes(tmp_path, **{"3": box}))))
+
+
+def test_crops_are_those_of_torchvision():
+    """Their distribution, and the pixels of each."""
+    size, scale, ratio = (48, 40), (0.35, 1.0), (3 / 4, 4 / 3)
+    drawn = draw_crops(4000, size, scale, ratio, torch.Generator().manual_seed(0))
+    transform, frame = v2.RandomResizedCrop(size, scale, ratio), torch.zeros(1, *size)
+    names = ("top", "left", "height", "width")
+    theirs = torch.tensor([[transform.make_params([frame])[name] for name in names] for _ in range(4000)]).float()
+    assert torch.allclose(drawn.mean(0), theirs.mean(0), atol=0.6)
+    assert torch.allclose(drawn.std(0), theirs.std(0), atol=0.5)
+    images, boxes, flip = torch.rand(50, 3, *size), drawn[:50], torch.arange(50) % 2 == 1
+    for nearest, way in ((False, "bilinear"), (True, "nearest-exact")):
+        interpolation = v2.InterpolationMode(way)
+        for image, box, mirrored, ours in zip(images, boxes, flip, crop(images, boxes, flip, nearest), strict=True):
+            expected = v2.functional.resized_crop(image, *box.int().tolist(), list(size), interpolation)
+            assert torch.allclose(ours, expected.flip(-1) if mirrored else expected, atol=1e-4)
+
+
+def test_randaugment_and_erasing_change_the_images_alone():
+    images = torch.randint(0, 256, (40, 3, 24, 24), dtype=torch.uint8)
+    results, left = [], torch.get_rng_state()
+    for more in ((False, 0.0), (True, 0.0), (False, 0.5), (False, 0.5)):
+        augment = Augmentation((0.5, 1), (1, 1), True, *more, "cpu")
+        random.seed(len(results))
+        results.append(augment(images, images[:, :1], lambda x: x / 255, torch.Generator().manual_seed(0)))
+    (plain, mask), (varied, _), (erased, _), (again, _) = results
+    changed = [(plain != each).flatten(1).any(1).float().mean() for each in (varied, erased)]
+    assert changed[0] > 0.7 and 0.2 < changed[1] < 0.8 and torch.equal(erased, again)
+    assert all(torch.equal(mask, each) for _, each in results) and torch.equal(left, torch.get_rng_state())
 
 
 def test_look_measures_maps_and_plans_and_trains_no_arm(image_folder, capsys, monkeypatch):
@@ -502,6 +546,9 @@ def test_look_measures_maps_and_plans_and_trains_no_arm(image_folder, capsys, mo
         (["--part", 1], "--part 1 needs --train-images"),
         (["--object-share", 2], "argument --object-share: must lie in [0.001, 1], got 2"),
         (["--object-share", 0.5, 0.1], "--object-share must be one share or a lower and an upper one, got [0.5, 0.1]"),
+        (["--scale", 0.5, 0.1], "--scale must be a lower and an upper bound, got 0.5 0.1"),
+        (["--object-share", 0.5, "--boxes", "x"], "--boxes must stand without --object-share"),
+        (["--boxes", "no/such/boxes.json"], "no/such/boxes.json"),
         (["--against", "typo"], "--against must be one of the --arms, got typo"),
         (["--held-out", 24], "must fit into the training images, got 0 left"),
         (["--train-split", "nowhere"], "must hold the folders nowhere and validation with a folder for each class"),
@@ -619,13 +666,14 @@ def test_the_summary_says_where_no_mixing_helps(mixing, warned):
     assert ("No mixing was at least as good" in text) == warned
 
 
-def test_digits_are_not_flipped(image_folder):
-    made = study.Study(study.parse(arguments(image_folder, "--no-flip")))
+@pytest.mark.parametrize("flip", [True, False])
+def test_digits_are_not_flipped(flip):
     images = torch.zeros(64, 3, 24, 24, dtype=torch.uint8)
     images[..., :8] = 9
-    cropped = made.augmented(images, torch.Generator().manual_seed(0))
-    assert (cropped[..., :12].sum((1, 2, 3)) > cropped[..., 12:].sum((1, 2, 3))).all()
-    assert made.recipe["flip"] is False
+    augment = Augmentation((0.5, 1), (1, 1), flip, False, 0.0, "cpu")
+    cropped, _ = augment(images, None, torch.Tensor.float, torch.Generator().manual_seed(0))
+    mirrored = (cropped[..., 0] < cropped[..., -1]).flatten(1).any(1).sum()
+    assert 16 < mirrored < 48 if flip else mirrored == 0
 
 
 def test_gains_are_over_the_best_baseline_of_the_same_share(tmp_path):
