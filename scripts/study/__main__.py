@@ -1,18 +1,19 @@
 """Compare mixing methods at an equal recipe: small images, a small ResNet, many arms, several seeds, one table.
 
-python -m scripts.study --data-dir CIFAR10 --object-share 0.25 --arms none mixup gradient+mixup,grid=16 --json FILE
+python -m scripts.study --data-dir CIFAR10 --object-share 0.25 --arms none mixup feature feature+cutmix --json FILE
 
 With --object-share each image stands small in a larger frame with a cluttered background; where, only the study knows.
+With --boxes the objects of photographs are known.
 An arm is NAME[,SETTING=VALUE...]. Every arm can set prob, alpha and epochs; those that look at maps also blur, grid
-and floor, and with an auxiliary model aux_epochs and aux_mix (by which of timm's arms it is trained), or aux, a timm
-model with pretrained weights in its place; SAGE's also lam_max, search_fraction, share (of the batches, where it takes
-turns) and label (mask, saliency or halfway), which timm's arms take too, there with a map for 'saliency'. Names:
+and floor, and aux, a timm model with pretrained weights in place of the one that the study trains; SAGE's also lam_max,
+label (mask or saliency) and move (no: partners stay in their place; only: moved by the maps, blended evenly). Names:
 {names}.
 Runs that stand in --json are not repeated: after an interruption the same command goes on. Seconds on a CPU are those
 of the process, over all threads; they still depend by some 10 % on what else the machine does.
 """
 
 import argparse
+import time
 from pathlib import Path
 
 import torch
@@ -69,13 +70,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--seeds", nargs="+", type=number(int, 0, 2**31), default=[0, 1, 2], metavar="SEED", help="a run each")
     add("--model", choices=("resnet18", "narrow", "pooled", "wide"), default="resnet18", help="the one that is trained")
     add("--epochs", type=count, default=100, help="of every run")
-    add(
-        "--auxiliary-epochs",
-        type=count,
-        default=30,
-        metavar="EPOCHS",
-        help="of the small model that saliency comes from",
-    )
+    add("--auxiliary-epochs", type=count, default=30, metavar="N", help="of the small model that saliency comes from")
     add("--batch-size", type=number(int, 2), default=128, help="even, as timm's Mixup wants it")
     add("--lr", type=number(float, 1e-9), default=0.1, help="highest learning rate")
     add("--prob", type=number(float, 0, 1), default=1.0, help="share of mixed batches in every arm that mixes")
@@ -94,6 +89,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     add("--precision", choices=("bf16", "fp32"), help=PRECISION_HELP)
     add("--json", type=Path, metavar="FILE", help="read the runs that are done, add a line per run")
+    add(
+        "--minutes", type=number(float, 0), metavar="N", help="begin no run that would end later, by the longest so far"
+    )
     add("--cache", type=Path, metavar="DIR", help="keep auxiliary models there")
     add("--look", action="store_true", help="train no arm, only measure what SAGE's plans look like")
     add("--against", metavar="ARM", help="compare with this one of the arms; None: timm's best")
@@ -119,7 +117,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse(argv)
+    args, start = parse(argv), time.monotonic()
     try:
         if args.plot:
             check_library("matplotlib", "--plot", "Matplotlib", "viz")
@@ -129,18 +127,16 @@ def main(argv: list[str] | None = None) -> None:
         narrow = study.create_model("narrow")
         for text in args.arms:
             arm = Arm.parse(text)
-            mix = arm.create(study.num_classes, args.prob, narrow, lambda: narrow, study.truth, study.statistics)
-            study.look(mix)
+            study.look(arm.create(study.num_classes, args.prob, lambda: narrow, study.truth, study.statistics))
     except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
     if args.look:
         seed = args.seeds[0]
         for text in args.arms:
             arm = Arm.parse(text)
-            frozen = study.auxiliary(seed, *arm.auxiliary)[0] if arm.auxiliary else None
             random_seed(seed)
-            given = narrow, lambda frozen=frozen: frozen, study.truth, study.statistics
-            print(text, study.look(arm.create(study.num_classes, 1.0, *given)))
+            mix = arm.create(study.num_classes, 1.0, lambda: study.auxiliary(seed)[0], study.truth, study.statistics)
+            print(text, study.look(mix))
         return
     asked = [(text, seed) for seed in args.seeds for text in args.arms]
     runs = [run for run in read(args.json) if run["recipe"] == study.recipe and (run["arm"], run["seed"]) in asked]
@@ -151,9 +147,15 @@ def main(argv: list[str] | None = None) -> None:
         + ("" if args.json else "; with --json FILE an interrupted study could go on"),
         flush=True,
     )
+    longest = 0.0
     try:
         for text, seed in left:
+            began = time.monotonic()
+            if args.minutes and began - start + longest > 60 * args.minutes:
+                print(f"{text}, seed {seed} and what follows would end after {args.minutes:g} minutes", flush=True)
+                break
             runs.append(study.run(text, seed))
+            longest = max(longest, time.monotonic() - began)
             if args.json:
                 append(args.json, runs[-1])
     except KeyboardInterrupt:
@@ -163,7 +165,7 @@ def main(argv: list[str] | None = None) -> None:
         if runs:
             print(summary(runs) if args.summary else table(runs, args.against))
     if args.plot:
-        plot({"": runs}, args.plot)
+        plot(runs, args.plot)
 
 
 if __name__ == "__main__":

@@ -13,17 +13,10 @@ from PIL import Image, ImageOps
 from timm.data import Mixup
 from torchvision.transforms import v2
 
-from sage_timm.methods import SAGE, create_method
-from sage_timm.tensors import resize
+from sage_timm.tensors import resize, translate
 from scripts.study import __main__ as study
 from scripts.study import report
-from scripts.study.arms import (
-    NAMES,
-    Arm,
-    Control,
-    Truth,
-    map_quality,
-)
+from scripts.study.arms import NAMES, Arm, Control, Truth, map_quality
 from scripts.study.augment import Augmentation, crop, draw_crops
 from scripts.study.data import place
 
@@ -36,14 +29,10 @@ def arguments(image_folder, *more):
     return ["--data-dir", str(image_folder), *RECIPE, *map(str, more)]
 
 
-def blurred_maps(count, side):
-    return torch.nn.functional.avg_pool2d(torch.rand(count, 1, side, side) ** 4, 3, 1, 1)
-
-
 def create(text, model=None, prob=1.0, mask=None):
     truth = Truth()
     truth.mask = torch.ones(4, 1, 24, 24) if mask is None else mask
-    return Arm.parse(text).create(5, prob, model, lambda: model, truth)
+    return Arm.parse(text).create(5, prob, lambda: model, truth, ((0.5,) * 3, (0.25,) * 3))
 
 
 @pytest.mark.parametrize(
@@ -103,38 +92,29 @@ def test_backgrounds_have_the_colours_and_the_sharpness_of_another_image_and_no_
 def test_an_arm_is_a_name_and_settings():
     arm = Arm.parse("gradient+cutmix,lam_max=1,grid=16,label=saliency,prob=.8")
     assert arm.settings == {"lam_max": 1.0, "grid": 16, "label": "saliency", "prob": 0.8} and arm.source == "gradient"
-    names = (
-        "none",
-        "mixup+cutmix",
-        "mixup,label=halfway",
-        "flat+cutmix",
-        "puzzlemix",
-        "cutmix,label=saliency,map=oracle",
-    )
-    assert [Arm.parse(name).source for name in names] == [None, None, None, "flat", "feature", "oracle"]
-    texts = ("gradient", "feature,aux_epochs=5", "gradient+mixup,aux_mix=cutmix", "oracle", "mixup")
-    assert [Arm.parse(text).auxiliary for text in texts] == [("none", None), ("none", 5), ("cutmix", None), None, None]
+    names = ("none", "mixup+cutmix", "flat+cutmix", "puzzlemix", "resizemix")
+    assert [Arm.parse(name).source for name in names] == [None, None, "flat", "feature", None]
+    names = ("gradient", "feature+cutmix", "puzzlemix", "feature,aux=tf_efficientnet_lite0", "spectral", "mixup")
+    assert [Arm.parse(name).trains_auxiliary for name in names] == [True, True, True, False, False, False]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("sage", "an arm must be one of none, mixup"),
-        ("mixup,lam_max=1", "mixup must have settings out of prob, alpha, epochs, label, map"),
+        ("sage,grid=9", "got 'sage'; SAGE is named by its saliency, such as 'feature'"),
+        ("mixup,lam_max=1", "mixup must have settings out of prob, alpha, epochs, each once, got 'lam_max'"),
         ("none,epochs=1,epochs=2", "each once, got 'epochs'"),
         ("none,epochs=0", "`epochs` must be at least 1, got 0"),
         ("mixup,prob=7", "`prob` must lie in [0, 1], got 7.0"),
         ("mixup,alpha=0", "`alpha` must lie in (0, 1e+06], got 0.0"),
         ("none,prob=1", "none must have settings out of epochs, each once, got 'prob'"),
         ("gradient,grid=wide", "grid must be a number (int), got 'wide'"),
-        ("gradient,label=all", "label must be one of mask, saliency, halfway, got 'all'"),
-        ("cutmix,label=saliency,map=any", "map must be one of feature, gradient"),
-        ("gradient,aux_mix=sage", "aux_mix must be one of none, mixup, cutmix, mixup+cutmix, got 'sage'"),
-        ("gradient+mixup,share=2", "`share` must lie in (0, 1], got 2.0"),
-        ("mixup,map=oracle", "mixup must have label=saliency to look at maps"),
+        ("gradient,label=all", "label must be one of mask, saliency, got 'all'"),
+        ("flat,move=never", "move must be one of yes, no, only, got 'never'"),
+        ("puzzlemix,move=no", "each once, got 'move'"),
         ("gradient,floor=-1", "`floor` must lie in [0, 100], got -1.0"),
-        ("flat,aux_epochs=3", "each once, got 'aux_epochs'"),
-        ("feature,aux=tf_efficientnet_lite0,aux_mix=mixup", "aux must stand without aux_epochs and aux_mix"),
+        ("flat,aux=resnet18", "each once, got 'aux'"),
         ("feature,aux=nothing", "`model` must name a timm model with pretrained weights, got 'nothing'"),
         ("oracle", "oracle must know where the objects are; set --boxes or --object-share"),
         ("gradient,lam_max=2", "`lam_max` must lie in (0, 1], got 2.0"),
@@ -160,24 +140,15 @@ def test_every_arm_mixes(name, tiny_model):
 
 
 def test_every_setting_reaches_what_mixes(tiny_model):
-    text = "gradient+cutmix,prob=.3,alpha=.7,blur=.1,grid=5,floor=.4,lam_max=.9,search_fraction=.2,share=.6"
-    mix = create(text + ",label=halfway", tiny_model).mixer
-    assert (mix.mix_prob, mix.mixup_alpha, mix.cutmix_alpha, mix.num_classes) == (0.3, 0.7, 0.7, 5)
-    assert (mix.saliency.blur, mix.saliency.grid, mix.saliency.floor) == (0.1, 5, 0.4)
-    assert mix.method == create_method("sage", lam_max=0.9, search_fraction=0.2)
-    assert create("oracle+cutmix,label=saliency").planner.label_weight == "saliency"
-    for name in ("oracle", "spectral", "self", "puzzlemix"):
+    mix = create("gradient+cutmix,prob=.3,alpha=.7,blur=.1,grid=5,floor=.4,lam_max=.9,label=saliency", tiny_model)
+    assert (mix.mixup_alpha, mix.cutmix_alpha, mix.num_classes) == (0.7, 0.7, 5)
+    assert (mix.method.lam_max, mix.method.search_fraction, mix.planner.label_weight) == (0.9, 1, "saliency")
+    for name in ("oracle", "spectral", "puzzlemix", "gradient+cutmix"):
         mix = create(name + ",prob=.3,alpha=.7,blur=.1,grid=5,floor=.4", tiny_model)
         assert (mix.saliency.blur, mix.saliency.grid, mix.saliency.floor) == (0.1, 5, 0.4), name
         assert (mix.mix_prob, mix.mixup_alpha) == (0.3, 0.7), name
     mix = create("mixup+cutmix,alpha=.7", prob=0.4)
     assert (mix.mix_prob, mix.mixup_alpha, mix.cutmix_alpha, mix.label_smoothing) == (0.4, 0.7, 0.7, 0)
-    mix = create("mixup+cutmix,alpha=.7,label=saliency,map=oracle,grid=3", prob=0.4)
-    assert (mix.mix_prob, mix.mixup_alpha, mix.cutmix_alpha, mix.switch_prob) == (0.4, 0.7, 0.7, 0.5)
-    assert (mix.planner.label_weight, mix.saliency.grid) == ("saliency", 3)
-    mix = create("cutmix,label=halfway", prob=0.4).mixer
-    assert (mix.mixup_alpha, mix.cutmix_alpha, mix.planner.label_weight) == (0, 1, "mask")
-    assert create("puzzlemix,map=flat").saliency.kind == "flat"
 
 
 def test_a_pretrained_model_sees_the_images_as_it_expects_and_none_is_trained(image_folder, monkeypatch):
@@ -186,34 +157,38 @@ def test_a_pretrained_model_sees_the_images_as_it_expects_and_none_is_trained(im
     made = study.Study(study.parse(arguments(image_folder, *SMALL)))
     record = made.run("feature,aux=tf_efficientnet_lite0,epochs=1", 0)
     assert record["auxiliary_seconds"] == 0 and record["on_object"] > 0
-    source = Arm.parse("gradient,aux=tf_efficientnet_lite0").create_source(None, None, None, made.statistics)
+    source = Arm.parse("gradient,aux=tf_efficientnet_lite0").create_source(None, None, made.statistics)
     images = made.images[:4].float() / 255
     seen = source.model_input(made.normalized(images * 255))
     assert source.size == (112, 112) and torch.allclose(seen, resize((images - 0.5) / 0.5, (112, 112)), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("name", "shares"),
-    [
-        ("flat+mixup", [0.5, 0.5, 0]),
-        ("flat+mixup+cutmix", [1 / 3, 1 / 3, 1 / 3]),
-        ("flat+cutmix,share=0.8", [0.8, 0, 0.2]),
-        ("flat+mixup+cutmix,share=0.5", [0.5, 0.25, 0.25]),
-        ("flat+mixup,share=0.3", [0.3, 0.7, 0]),
-        ("flat", [1, 0, 0]),
-    ],
-)
-def test_sage_takes_turns_by_its_share(name, shares, monkeypatch):
-    """SAGE's ratio is at most lam_max, CutMix's mask is 0 or 1, Mixup's is even; a flat map's too."""
-    mix, calls = create(name), []
-    plan = SAGE.__call__
-    monkeypatch.setattr(SAGE, "__call__", lambda self, batch: calls.append(1) or plan(self, batch))
-    images, count = torch.randn(2, 3, 24, 24), {"sage": 0, "mixup": 0, "cutmix": 0}
-    for _ in range(1500):
-        calls.clear()
+@pytest.mark.parametrize(("name", "shares"), [("flat+cutmix", [0.5, 0.5]), ("flat", [1, 0])])
+def test_sage_takes_turns_with_cutmix(name, shares):
+    """CutMix's mask is 0 or 1, a flat map's is even."""
+    mix, images, count = create(name), torch.randn(2, 3, 24, 24), [0, 0]
+    for _ in range(1000):
         mask = mix.plan(images, torch.tensor([0, 1])).mask[:, 0]
-        count["sage" if calls else "cutmix" if ((mask == 0) | (mask == 1)).all() else "mixup"] += 1
-    assert [value / 1500 for value in count.values()] == pytest.approx(shares, abs=0.04)
+        count[((mask == 0) | (mask == 1)).all()] += 1
+    assert [value / 1000 for value in count] == pytest.approx(shares, abs=0.05)
+
+
+def test_the_two_parts_of_sage_alone():
+    """Objects in the same corner: in place both blend there by their maps; moved, evenly wherever the partner is."""
+    images, target, mask = torch.randn(4, 3, 24, 24), torch.arange(4), torch.zeros(4, 1, 24, 24)
+    mask[:, :, :8, :8] = 1
+    plans = []
+    for move in ("yes", "no", "only"):
+        np.random.seed(2)
+        plans.append(create(f"oracle,move={move}", mask=mask).plan(images, target))
+    whole, still, moved = plans
+    assert (still.translation == 0).all() and (whole.translation[:, 1].abs().amax((1, 2, 3)) >= 8).all()
+    assert torch.allclose(still.mask[:, 0], still.lam[:, :1, None].expand(-1, 24, 24), atol=1e-6), "both or neither"
+    assert torch.equal(moved.translation, whole.translation)
+    there = translate(torch.ones(4, 1, 24, 24), moved.translation[:, 1])[:, 0] > 0
+    ratio = still.lam[0, 0]
+    assert torch.allclose(moved.mask[:, 0], torch.where(there, ratio, 1.0)) and not there.all()
+    assert torch.allclose(moved.lam[:, 0], moved.mask[:, 0].mean((1, 2)))
 
 
 def test_every_flag_reaches_the_training(image_folder, monkeypatch):
@@ -229,15 +204,14 @@ def test_every_flag_reaches_the_training(image_folder, monkeypatch):
         return 1.0, [[1, 1.0, {"accuracy": 50.0, "nll": 1.0, "ece": 3.0}]]
 
     monkeypatch.setattr(made, "train", recorded)
-    for arm in ("none", "gradient", "gradient,prob=.6,epochs=4", "gradient,aux_mix=cutmix,aux_epochs=2"):
+    for arm in ("none", "gradient", "gradient,prob=.6,epochs=4"):
         made.run(arm, 0)
-    assert trained[:4] == [(512, 9, None), (128, 7, None), (512, 9, 0.3), (512, 4, 0.6)]
-    assert trained[4:] == [(128, 2, 0.5), (512, 9, 0.3)]
+    assert trained == [(512, 9, None), (128, 7, None), (512, 9, 0.3), (512, 4, 0.6)]
 
 
 def test_a_flat_map_that_stays_in_place_is_timms_mixup():
     images, target = torch.randn(6, 3, 16, 20), torch.arange(6) % 5
-    ours = create("flat,lam_max=1,search_fraction=1e-9")
+    ours = create("flat,lam_max=1,move=no")
     theirs = Mixup(1.0, num_classes=5, label_smoothing=0.0)
     np.random.seed(3)
     mixed, soft = ours(images, target)
@@ -266,39 +240,29 @@ def test_quality_of_a_map_is_that_of_where_its_mass_lies():
     assert map_quality(peak, mask) == {"on_object": 0.5, "pointing": 0.5, "half_mass": 0.062}
 
 
-@pytest.mark.parametrize("name", ["cutmix", "oracle", "mixup+cutmix"])
-def test_labels_reach_the_targets_and_leave_the_images(name):
+@pytest.mark.parametrize("move", ["yes", "no"])
+def test_labels_reach_the_targets_and_leave_the_images(move):
     images, target, mask = torch.randn(4, 3, 24, 24), torch.arange(4), torch.zeros(4, 1, 24, 24)
     for i in range(4):
         mask[i, :, i : i + 9, 2 * i : 2 * i + 9] = 1
-    of_map = "" if name == "oracle" else ",map=oracle"
     results = []
-    for label in ("mask", f"saliency{of_map}", "halfway"):
+    for label in ("mask", "saliency"):
         np.random.seed(2)
-        results.append(create(f"{name},label={label}", mask=mask)(images.clone(), target))
-    (plain, lam), (by_saliency, seen), (halfway, half) = results
-    assert torch.allclose(plain, by_saliency, atol=1e-6) and torch.allclose(plain, halfway, atol=1e-6)
-    assert not torch.allclose(lam, seen, atol=0.01)
-    even = torch.zeros(4, 5)
-    even[[0, 1, 2, 3, 0, 1, 2, 3], [0, 1, 2, 3, 3, 2, 1, 0]] = 0.5
-    assert torch.allclose(half, (lam + even) / 2, atol=1e-6)
-
-
-def test_sage_as_an_arm_is_told_by_its_saliency():
-    with pytest.raises(ValueError, match="got 'sage'; SAGE is named by its saliency, such as 'feature'"):
-        Arm.parse("sage")
+        results.append(create(f"oracle,move={move},label={label}", mask=mask)(images.clone(), target))
+    (plain, lam), (by_saliency, seen) = results
+    assert torch.allclose(plain, by_saliency, atol=1e-6) and not torch.allclose(lam, seen, atol=0.01)
 
 
 def test_a_study_runs_resumes_and_draws(image_folder, tmp_path, capsys, monkeypatch):
     file, picture = tmp_path / "runs.jsonl", tmp_path / "plot.png"
-    arms = ["none", "mixup", "gradient,grid=8", "self", "none,epochs=3"]
+    arms = ["none", "mixup", "gradient,grid=8", "spectral,move=no", "none,epochs=3"]
     study.main(arguments(image_folder, "--arms", *arms, "--seeds", 0, 1, "--json", file))
     runs = report.read(file)
     assert [(run["seed"], run["arm"]) for run in runs] == list(itertools.product((0, 1), arms))
     for run in runs:
-        assert run["seconds"] > 0 and min(run[key] for key in ("accuracy", "nll", "ece", "blurred", "noisy")) >= 0
+        assert run["seconds"] > 0 and min(run[key] for key in ("accuracy", "nll", "ece")) >= 0
         assert (run["auxiliary_seconds"] > 0) == (run["arm"] == "gradient,grid=8")
-        assert ("mask_sd" in run) == (run["arm"] in ("gradient,grid=8", "self"))
+        assert ("mask_sd" in run) == (run["arm"] in ("gradient,grid=8", "spectral,move=no"))
     out = capsys.readouterr().out
     assert re.search(r"^none, seed 0: about \d+\.\d minutes for 2 epochs$", out, re.MULTILINE)
     assert "24 training and 6 test images of 3 classes" in out and out.count("auxiliary model, seed") == 2
@@ -307,7 +271,7 @@ def test_a_study_runs_resumes_and_draws(image_folder, tmp_path, capsys, monkeypa
     monkeypatch.setattr(study.Study, "run", lambda *a: pytest.fail("a run that is done was repeated"))
     study.main(arguments(image_folder, "--arms", *arms, "--seeds", 0, 1, "--json", file, "--plot", picture))
     assert report.table(runs) in capsys.readouterr().out and picture.stat().st_size > 5000
-    report.main([str(file), "--against", "none", "--plot", str(picture)])
+    report.main([str(file), "--against", "none"])
     out = capsys.readouterr().out
     assert "model narrow, epochs 2" in out and report.table(runs, "none") in out
     monkeypatch.undo()
@@ -352,6 +316,21 @@ def test_an_interrupted_study_prints_what_it_has(image_folder, tmp_path, capsys,
     assert "| none | 1 |" in capsys.readouterr().out and len(report.read(file)) == 1
 
 
+def test_no_run_is_begun_that_would_end_too_late(image_folder, tmp_path, capsys, monkeypatch):
+    clock, file = [0.0], tmp_path / "runs.jsonl"
+    monkeypatch.setattr(study.time, "monotonic", lambda: clock[0])
+
+    def took(self, arm, seed):
+        clock[0] += 50
+        return record(arm, seed, 50.0) | {"recipe": self.recipe}
+
+    monkeypatch.setattr(study.Study, "run", took)
+    asked = arguments(image_folder, "--arms", "none", "mixup", "--seeds", 0, 1, "--json", file, "--minutes", 2.9)
+    for count, left in ((3, "mixup, seed 1 and what follows would end after 2.9 minutes"), (4, "1 of 4 runs are left")):
+        study.main(asked)
+        assert len(report.read(file)) == count and left in capsys.readouterr().out
+
+
 def test_runs_are_equal_but_for_the_mixing(image_folder, monkeypatch):
     """Same seed: same weights at the start, same images in the same order, whatever the arm draws."""
     seen, create, batch = [], study.Study.create_model, study.Study.batch
@@ -369,7 +348,7 @@ def test_runs_are_equal_but_for_the_mixing(image_folder, monkeypatch):
     monkeypatch.setattr(study.Study, "batch", recorded_batch)
     lesson, records = None, []
     options = study.parse(arguments(image_folder, "--randaugment", "--random-erasing", 0.5))
-    for arm, seed in (("none", 0), ("mixup", 0), ("flat,search_fraction=0.5", 0), ("none", 0), ("none", 1)):
+    for arm, seed in (("none", 0), ("mixup", 0), ("flat+cutmix", 0), ("none", 0), ("none", 1)):
         seen.clear()
         records.append(study.Study(options).run(arm, seed))
         lesson = lesson or list(seen)
@@ -380,33 +359,29 @@ def test_runs_are_equal_but_for_the_mixing(image_folder, monkeypatch):
 
 def test_the_time_of_the_auxiliary_model_counts_where_it_is_used(image_folder):
     made = study.Study(study.parse(arguments(image_folder)))
-    made.auxiliaries[0, "none", 1] = made.create_model("narrow"), 100.0
-    for arm, extra in (("gradient", 100), ("feature+cutmix", 100), ("self", 0), ("flat", 0), ("mixup", 0)):
+    made.auxiliaries[0] = made.create_model("narrow"), 100.0
+    for arm, extra in (("gradient", 100), ("feature+cutmix", 100), ("puzzlemix", 100), ("flat", 0), ("mixup", 0)):
         record = made.run(arm, 0)
         assert extra < record["seconds"] < extra + 50 and record["auxiliary_seconds"] == extra
-    labelled = made.run("cutmix,label=saliency", 0)
-    assert labelled["auxiliary_seconds"] == 100
 
 
 def test_auxiliary_models_are_kept_and_taken_back(image_folder, tmp_path, monkeypatch):
     made = study.Study(study.parse(arguments(image_folder, "--cache", tmp_path / "kept")))
-    model, seconds = made.auxiliary(0, "cutmix", 1)
-    made.auxiliary(0)
-    assert len(list((tmp_path / "kept").iterdir())) == 2
+    model, seconds = made.auxiliary(0)
     again = study.Study(
         study.parse(arguments(image_folder, "--cache", tmp_path / "kept", "--epochs", 7, "--prob", 0.1))
     )
     monkeypatch.setattr(again, "train", lambda *a, **k: pytest.fail("trained again"))
-    other, same = again.auxiliary(0, "cutmix", 1)
+    other, same = again.auxiliary(0)
     assert same == seconds and all(
         torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True)
     )
     with pytest.raises(pytest.fail.Exception):
-        again.auxiliary(1, "cutmix", 1)
+        again.auxiliary(1)
 
 
-def test_calibration_and_robustness_are_those_of_the_test_images(image_folder, monkeypatch):
-    """A model that is 80 % sure of class 0, right on 2 of 6 images, and one that sees how even the pixels are."""
+def test_calibration_is_that_of_the_test_images(image_folder):
+    """A model that is 80 % sure of class 0, right on 2 of 6 images."""
     made = study.Study(study.parse(arguments(image_folder)))
 
     class Sure(torch.nn.Module):
@@ -414,22 +389,9 @@ def test_calibration_and_robustness_are_those_of_the_test_images(image_folder, m
             return torch.tensor([[0.8, 0.1, 0.1]]).log().expand(len(images), 3)
 
     tested = made.test(Sure())
-    assert tested["accuracy"] == pytest.approx(100 / 3, abs=0.01) and tested["ece"] == pytest.approx(
-        100 * (0.8 - 1 / 3), abs=0.2
-    )
+    assert tested["accuracy"] == pytest.approx(100 / 3, abs=0.01)
+    assert tested["ece"] == pytest.approx(100 * (0.8 - 1 / 3), abs=0.2)
     assert tested["nll"] == pytest.approx(-(np.log(0.8) + 2 * np.log(0.1)) / 3, abs=0.01)
-    spreads = []
-
-    class Spread(Sure):
-        def forward(self, images):
-            spreads.append((images[:, :, 1:] - images[:, :, :-1]).abs().mean().item())
-            return super().forward(images)
-
-    made.test(Spread())
-    made.robustness(Spread())
-    made.robustness(Spread())
-    plain, blurred, noisy, *again = spreads
-    assert blurred < 0.8 * plain and noisy > 1.2 * plain and again == [blurred, noisy]
 
 
 def test_masks_are_cropped_and_flipped_with_the_images(image_folder):
@@ -442,7 +404,7 @@ def test_masks_are_cropped_and_flipped_with_the_images(image_folder):
     middle = (made.normalized(torch.tensor(127.5)))[:, :1]
     assert ((images[:, :1] > middle) == (made.truth.mask > 0)).float().mean() > 0.99
     assert not torch.equal(made.truth.mask, made.mask.float())
-    oracle = Arm.parse("oracle").create(3, 1.0, None, None, made.truth)
+    oracle = Arm.parse("oracle").create(3, 1.0, None, made.truth, made.statistics)
     assert oracle.saliency(images, None)[0].sum() == made.truth.mask[0].sum()
 
 
@@ -520,7 +482,7 @@ def test_randaugment_and_erasing_change_the_images_alone():
 def test_look_measures_maps_and_plans_and_trains_no_arm(image_folder, capsys, monkeypatch):
     monkeypatch.setattr(study.Study, "run", lambda *a: pytest.fail("trained"))
     study.main(
-        arguments(image_folder, *SMALL, "--look", "--arms", "mixup", "flat", "oracle", "oracle+mixup", "puzzlemix")
+        arguments(image_folder, *SMALL, "--look", "--arms", "mixup", "flat", "oracle", "oracle+cutmix", "puzzlemix")
     )
     lines = dict(line.split(" ", 1) for line in capsys.readouterr().out.splitlines() if line.endswith("}"))
     looks = {arm: json.loads(look.replace("'", '"')) for arm, look in lines.items()}
@@ -530,7 +492,7 @@ def test_look_measures_maps_and_plans_and_trains_no_arm(image_folder, capsys, mo
     assert flat["on_object"] == pytest.approx(0.25, abs=0.05) and flat["half_mass"] == 0.5
     assert oracle["on_object"] == oracle["pointing"] == 1 and oracle["objects"] == oracle["retained"] > 1.5
     assert oracle["moved"] > 50 and 10 < oracle["distance"] < 100 and oracle["mask_sd"] > 0.2
-    assert looks["oracle+mixup"] == oracle
+    assert looks["oracle+cutmix"] == oracle
     study.main(arguments(image_folder, "--look", "--arms", "flat"))
     assert "on_object" not in capsys.readouterr().out
 
@@ -674,40 +636,3 @@ def test_digits_are_not_flipped(flip):
     cropped, _ = augment(images, None, torch.Tensor.float, torch.Generator().manual_seed(0))
     mirrored = (cropped[..., 0] < cropped[..., -1]).flatten(1).any(1).sum()
     assert 16 < mirrored < 48 if flip else mirrored == 0
-
-
-def test_gains_are_over_the_best_baseline_of_the_same_share(tmp_path):
-    recipes = {}
-    for share, gain in ((0.06, 4.0), (0.25, 2.0), (None, 0.0)):
-        runs = recipes[str(share)] = []
-        for seed in range(3):
-            runs += [
-                record("mixup", seed, 50.0 + seed, share and [share]),
-                record("none", seed, 40.0, share and [share]),
-            ]
-            runs.append(record("oracle", seed, 50.0 + gain + 2 * seed, share and [share], on_object=1.0))
-            quality = {"on_object": 0.2 + gain / 10, "objects": 2 - gain / 10}
-            runs.append(record("gradient", seed, 50.0 + gain / 2 + seed, share and [share], **quality))
-    points = report.gains(recipes)
-    oracle = [(point["share"], point["gain"]) for point in points if point["arm"] == "oracle"]
-    assert oracle == [(6, 5), (25, 3), (100, 1)] and points[0]["error"] == pytest.approx(3**-0.5)
-    known = [point for point in points if point["arm"] == "gradient"]
-    text = report.correlations(known)
-    assert "| on_object | 3 | +1.00 | +1.00 |" in text and "| objects | 3 | -1.00 | -1.00 |" in text
-    report.plot_gains(points, ["oracle", "gradient"], tmp_path / "gains.png")
-    assert (tmp_path / "gains.png").stat().st_size > 5000
-    assert report.ranks((3.0, 1.0, 3.0)) == [2, 0.5, 2]
-
-
-@pytest.mark.parametrize(
-    ("arm", "words"),
-    [
-        ("feature", "SAGE"),
-        ("oracle,grid=16", "SAGE, true maps"),
-        ("feature+cutmix,label=saliency", "SAGE by turns with CutMix, labels by saliency"),
-        ("gradient,prob=1", "SAGE, gradient, prob=1"),
-        ("mixup+cutmix", "mixup+cutmix"),
-    ],
-)
-def test_the_pictures_name_arms_in_words(arm, words):
-    assert report.in_words(arm) == words
