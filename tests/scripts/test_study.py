@@ -5,6 +5,7 @@ import json
 import random
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from torchvision.transforms import v2
 
 from sage_timm.tensors import resize, translate
 from scripts.study import __main__ as study
-from scripts.study import report
+from scripts.study import photographs, report
 from scripts.study.arms import NAMES, Arm, Control, Truth, map_quality
 from scripts.study.augment import Augmentation, crop, draw_crops
 from scripts.study.data import place
@@ -576,6 +577,46 @@ def test_no_run_is_lost_or_taken_for_another(image_folder, tmp_path, capsys, mon
     assert "| none | 2 |" in capsys.readouterr().out
     study.main([*ask, "--test-split", "train"])
     assert len(report.read(file)) == 3
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Classes of 12, 12 and 5 photographs of 64 px; the box of photograph i covers (i + 1)^2 pixels."""
+    for label, count in (("a", 12), ("b", 12), ("c", 5)):
+        folder = tmp_path / "tiny" / "train" / label
+        (folder / "images").mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", (64, 64), (0, 20 * i, 0)).save(folder / "images" / f"{label}{i}.png")
+        lines = [f"{label}{i}.png\t3\t5\t{3 + i}\t{5 + i}" for i in range(count)]
+        (folder / f"{label}_boxes.txt").write_text("\n".join(lines))
+    return [str(tmp_path / "tiny"), str(tmp_path / "out")]
+
+
+@pytest.mark.parametrize(
+    ("flags", "chosen", "test"),
+    [(["--low", 0], range(12), 2), (["--low", 0, "--high", 100 / 64**2, "--test", 1], range(10), 1),
+     (["--low", 4 / 64**2, "--classes", 1], range(1, 12), 2), (["--low", 0, "--train", 2, "--test", 3], range(12), 3)],
+)  # fmt: skip
+def test_photographs_are_chosen_by_the_share_of_their_box(flags, chosen, test, tiny):
+    out, train = Path(tiny[1]), 2 if "--train" in flags else len(chosen) - test
+    photographs.main([*tiny, *map(str, flags)])
+    boxes = json.loads((out / "boxes.json").read_text())
+    for label in "a" if "--classes" in flags else "ab":
+        names = [[path.name for path in (out / split / label).iterdir()] for split in ("train", "validation")]
+        assert [len(each) for each in names] == [train, test] and not set(names[0]) & set(names[1])
+        assert {*names[0], *names[1]} <= {f"{label}{i}.png" for i in chosen}
+        assert boxes[names[0][0]] == [3, 5, 3 + int(names[0][0][1:-4]), 5 + int(names[0][0][1:-4])]
+    assert len(boxes) == len(list(out.glob("*/*/*")))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [(["--low", 0.5], "--low must be at most --high"), (["--low", 0.9, "--high", 1], "must hold train/CLASS")],
+)
+def test_photographs_that_cannot_be_made_are_told(flags, message, tiny, capsys):
+    with pytest.raises(SystemExit) as caught:
+        photographs.main([*tiny, *map(str, flags)])
+    assert message in f"{caught.value}{capsys.readouterr().err}" and not Path(tiny[1]).exists()
 
 
 def record(arm, seed, accuracy, share=None, **more):
