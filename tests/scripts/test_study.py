@@ -455,10 +455,12 @@ def test_crops_are_those_of_torchvision():
     size, scale, ratio = (48, 40), (0.35, 1.0), (3 / 4, 4 / 3)
     drawn = draw_crops(4000, size, scale, ratio, torch.Generator().manual_seed(0))
     transform, frame = v2.RandomResizedCrop(size, scale, ratio), torch.zeros(1, *size)
-    names = ("top", "left", "height", "width")
-    theirs = torch.tensor([[transform.make_params([frame])[name] for name in names] for _ in range(4000)]).float()
-    assert torch.allclose(drawn.mean(0), theirs.mean(0), atol=0.6)
-    assert torch.allclose(drawn.std(0), theirs.std(0), atol=0.5)
+    theirs = [[*transform.make_params([frame]).values()] for _ in range(4000)]  # top, left, height, width
+    theirs = torch.tensor(theirs, dtype=torch.float32)
+    for measure in (torch.mean, torch.std):
+        assert torch.allclose(measure(drawn, 0), measure(theirs, 0), atol=0.6)
+    ends = [(each[:, :2] + each[:, 2:] == torch.tensor(size)).float().mean(0) for each in (drawn, theirs)]
+    assert torch.allclose(*ends, atol=0.03), "crops that end at the image's edge"
     images, boxes, flip = torch.rand(50, 3, *size), drawn[:50], torch.arange(50) % 2 == 1
     for nearest, way in ((False, "bilinear"), (True, "nearest-exact")):
         interpolation = v2.InterpolationMode(way)
@@ -555,6 +557,8 @@ def test_images_of_any_size_are_resized(image_folder, tmp_path):
         expected = picture.convert("RGB").resize((12, 14), Image.Resampling.BILINEAR).crop((0, 1, 12, 13))
     assert np.abs(np.asarray(expected).astype(int) - made.images[-1].permute(1, 2, 0).numpy()).max() <= 1
     assert (made.recipe["size"], made.recipe["precision"]) == (12, "fp32")
+    large = study.Study(study.parse(arguments(tmp_path / "sizes", "--size", 64)))
+    assert [each.create_model("resnet18").conv1.stride[0] for each in (made, large)] == [1, 2]
     plain = study.Study(study.parse(arguments(image_folder, "--precision", "bf16")))
     assert "size" not in plain.recipe and plain.recipe["precision"] == "bf16"
 
