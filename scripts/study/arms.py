@@ -190,16 +190,14 @@ def map_quality(maps: torch.Tensor, mask: torch.Tensor) -> dict[str, float]:
 
     Returns:
         `on_object`: the share of the maps' mass on the object; `pointing`: the share of maps whose highest cell lies
-        more on the object than off it; `half_mass`: the smallest share of the cells that holds half of the mass.
+        more on the object than off it.
     """
     mask = F.adaptive_avg_pool2d(mask.float(), maps.shape[-2:]).flatten(1)
     maps = unit_mass(maps.float()).flatten(1)
     highest = mask.gather(1, maps.argmax(1, keepdim=True))
-    needed = (maps.sort(1, descending=True).values.cumsum(1) < 0.5).sum(1) + 1
     return {
         "on_object": round((maps * mask).sum(1).mean().item(), 3),
         "pointing": round((highest > 0.5).float().mean().item(), 3),
-        "half_mass": round((needed / maps.shape[1]).mean().item(), 3),
     }
 
 
@@ -214,8 +212,8 @@ def look(mix, images: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | N
 
     Returns:
         What `map_quality` measures where the masks are known; and of SAGE `mask_sd`, how uneven its mask is;
-        `moved`, the % of partners that move, and `distance`, how far those do on average, as % of the side; `retained`,
-        how much of both objects' saliency is in the mixed image, 1 for Mixup; and `objects`, that of the true masks.
+        `moved`, the % of partners that move, and `distance`, how far those do on average, as % of the side; and
+        `objects`, how much of both objects' true masks is in the mixed image, 1 for Mixup.
     """
     source = mix.saliency if isinstance(mix, MethodMixup) else None
     if source is None:
@@ -231,6 +229,5 @@ def look(mix, images: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | N
         "mask_sd": round(plan.mask[:, 0].std((1, 2)).mean().item(), 3),
         "moved": round(100 * (distance > 0).float().mean().item(), 1),
         "distance": round(100 * distance.sum().item() / max(1, distance.count_nonzero().item()) / images.shape[-1], 1),
-        "retained": round(plan.retained(saliency).sum(1).mean().item(), 3),
     }
     return looks if mask is None else looks | {"objects": round(plan.retained(mask.float()).sum(1).mean().item(), 3)}

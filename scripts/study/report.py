@@ -10,7 +10,7 @@ from .arms import SOURCES, TIMM
 
 BASELINES = ("none", *TIMM)
 MEASURES = {"accuracy": "accuracy %", "nll": "NLL", "ece": "ECE %", "seconds": "seconds"}
-MEASURES |= {"on_object": "mass on object", "pointing": "pointing", "half_mass": "half mass in"}
+MEASURES |= {"on_object": "mass on object", "pointing": "pointing"}
 MEASURES |= {"objects": "objects kept", "mask_sd": "sd of the mask", "moved": "moved %", "distance": "by % of the side"}
 
 
@@ -117,12 +117,6 @@ def summary(runs: list[dict]) -> str:
         for other in arms
         if other in BASELINES and arm not in BASELINES
     ]
-    mixing = [mean(arms[arm], "accuracy") for arm in TIMM if arm in arms]
-    if "none" in arms and mixing and mean(arms["none"], "accuracy") >= max(mixing):
-        sentences.append(
-            "No mixing was at least as good as timm's mixing here. Mixing helps networks that overfit: train longer, "
-            "on fewer images, or a larger network before you judge a method, or take more seeds."
-        )
     return "\n".join([_markdown(rows), "", *sentences])
 
 

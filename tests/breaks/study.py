@@ -8,8 +8,6 @@ STUDY = "tests/scripts/test_study.py"
 MUTANTS = [
     ("study: runs on other images of the same name are reused", TRAINING, 'self.recipe["digest"] = f"{train.digest}-{test.digest}"', 'pass', STUDY),
     ("study: runs with other test images are reused", TRAINING, "-{test.digest}", "", STUDY),
-    ("study: mixing that never helps is not told", REPORT, '>= max(mixing)', '> 100', STUDY),
-    ("study: mixing that helps is called useless", REPORT, '>= max(mixing)', '>= min(mixing)', STUDY),
     ("study: backgrounds of the object's own colours", DATA, "for index in (image, donor[image])", "for index in (image, image)", STUDY),
     ("study: backgrounds show a shape", DATA, "spot * noise", "spot", STUDY),
     ("study: the mask is all of the frame", DATA, "mask[there] = 1", "mask[image] = 1", STUDY),
@@ -18,7 +16,6 @@ MUTANTS = [
     ("study: held-out images are trained on", DATA, "members = [each[:-cut] for each in members]", "pass", STUDY),
     ("study: splits of other classes accepted", DATA, "if train.classes != test.classes:", "if False:", STUDY),
     ("study: shuffled maps are the true ones", ARMS, 'return mask if self.kind == "oracle" else mask.roll(1, 0)', "return mask", STUDY),
-    ("study: the lowest cells hold half of the mass", ARMS, "descending=True", "descending=False", STUDY),
     ("study: an arm's prob does nothing", ARMS, 'self.settings.get("prob", prob)', "prob", STUDY),
     ("study: settings of the maps do nothing", ARMS, "for key in OF_SALIENCY if key in self.settings", "for key in ()", STUDY),
     ("study: calibration without the answers", TRAINING, "confidence - right", "confidence", STUDY),
