@@ -1,18 +1,19 @@
 """Compare mixing methods at an equal recipe: small images, a small ResNet, many arms, several seeds, one table.
 
-python -m scripts.study --data-dir CIFAR10 --object-share 0.25 --arms none mixup gradient+mixup,grid=16 --json FILE
+python -m scripts.study --data-dir CIFAR10 --object-share 0.25 --arms none mixup feature feature+cutmix --json FILE
 
 With --object-share each image stands small in a larger frame with a cluttered background; where, only the study knows.
+With --boxes the objects of photographs are known.
 An arm is NAME[,SETTING=VALUE...]. Every arm can set prob, alpha and epochs; those that look at maps also blur, grid
-and floor, and with an auxiliary model aux_epochs and aux_mix (by which of timm's arms it is trained), or aux, a timm
-model with pretrained weights in its place; SAGE's also lam_max, search_fraction, share (of the batches, where it takes
-turns) and label (mask, saliency or halfway), which timm's arms take too, there with a map for 'saliency'. Names:
+and floor, and aux, a timm model with pretrained weights in place of the one that the study trains; SAGE's also lam_max,
+label (mask or saliency) and move (no: partners stay in their place; only: moved by the maps, blended evenly). Names:
 {names}.
 Runs that stand in --json are not repeated: after an interruption the same command goes on. Seconds on a CPU are those
 of the process, over all threads; they still depend by some 10 % on what else the machine does.
 """
 
 import argparse
+import time
 from pathlib import Path
 
 import torch
@@ -43,6 +44,9 @@ class Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFo
 
 
 PRECISION_HELP = "of the training and of the test; None: bf16 on cuda, else fp32 (bf16 pays on avx512_bf16)"
+SCALE_HELP = "share of the area that RandomResizedCrop takes of a training image"
+RATIO_HELP = "width over height of what it takes"
+BOXES_HELP = "JSON: file name -> [left, top, right, bottom] in pixels, inclusive, of the object in each training image"
 SHARE_HELP = "share of the frame that the object covers, or the smallest and the largest; None: plain images"
 
 
@@ -60,25 +64,34 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--held-out", type=count, metavar="N", help="test on the last N training images, not the test split")
     add("--size", type=number(int, 8), metavar="N", help="resize the middle square of the images to N px; None: as is")
     add("--object-share", nargs="+", type=number(float, 1e-3, 1), metavar="SHARE", help=SHARE_HELP)
+    add("--boxes", type=Path, metavar="FILE", help=BOXES_HELP)
     add("--frame", type=number(int, 8), default=48, help="the side in pixels of the images that --object-share makes")
     add("--arms", nargs="+", default=["none", *TIMM, "feature", "feature+cutmix"], metavar="ARM", help="see above")
     add("--seeds", nargs="+", type=number(int, 0, 2**31), default=[0, 1, 2], metavar="SEED", help="a run each")
     add("--model", choices=("resnet18", "narrow", "pooled", "wide"), default="resnet18", help="the one that is trained")
     add("--epochs", type=count, default=100, help="of every run")
-    add(
-        "--auxiliary-epochs",
-        type=count,
-        default=30,
-        metavar="EPOCHS",
-        help="of the small model that saliency comes from",
-    )
+    add("--auxiliary-epochs", type=count, default=30, metavar="N", help="of the small model that saliency comes from")
     add("--batch-size", type=number(int, 2), default=128, help="even, as timm's Mixup wants it")
     add("--lr", type=number(float, 1e-9), default=0.1, help="highest learning rate")
     add("--prob", type=number(float, 0, 1), default=1.0, help="share of mixed batches in every arm that mixes")
+    add("--scale", nargs=2, type=number(float, 1e-3, 1), metavar=("LOW", "HIGH"), default=[0.35, 1.0], help=SCALE_HELP)
+    add(
+        "--ratio",
+        nargs=2,
+        type=number(float, 0.1, 10),
+        metavar=("LOW", "HIGH"),
+        default=[3 / 4, 4 / 3],
+        help=RATIO_HELP,
+    )
     add("--no-flip", action="store_true", help="never mirror the training images, such as digits")
+    add("--randaugment", action="store_true", help="apply torchvision's RandAugment to the training images")
+    add("--random-erasing", type=number(float, 0, 1), default=0.0, metavar="PROB", help="timm's, of training images")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     add("--precision", choices=("bf16", "fp32"), help=PRECISION_HELP)
     add("--json", type=Path, metavar="FILE", help="read the runs that are done, add a line per run")
+    add(
+        "--minutes", type=number(float, 0), metavar="N", help="begin no run that would end later, by the longest so far"
+    )
     add("--cache", type=Path, metavar="DIR", help="keep auxiliary models there")
     add("--look", action="store_true", help="train no arm, only measure what SAGE's plans look like")
     add("--against", metavar="ARM", help="compare with this one of the arms; None: timm's best")
@@ -93,13 +106,18 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--part {args.part} needs --train-images")
     if args.object_share and (len(args.object_share) > 2 or sorted(args.object_share) != args.object_share):
         parser.error(f"--object-share must be one share or a lower and an upper one, got {args.object_share}")
+    for name, (low, high) in {"--scale": args.scale, "--ratio": args.ratio}.items():
+        if low > high:
+            parser.error(f"{name} must be a lower and an upper bound, got {low} {high}")
+    if args.object_share and args.boxes:
+        parser.error("--boxes must stand without --object-share, which knows where it puts the objects")
     if args.against and args.against not in args.arms:
         parser.error(f"--against must be one of the --arms, got {args.against}")
     return args
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse(argv)
+    args, start = parse(argv), time.monotonic()
     try:
         if args.plot:
             check_library("matplotlib", "--plot", "Matplotlib", "viz")
@@ -109,18 +127,16 @@ def main(argv: list[str] | None = None) -> None:
         narrow = study.create_model("narrow")
         for text in args.arms:
             arm = Arm.parse(text)
-            mix = arm.create(study.num_classes, args.prob, narrow, lambda: narrow, study.truth, study.statistics)
-            study.look(mix)
+            study.look(arm.create(study.num_classes, args.prob, lambda: narrow, study.truth, study.statistics))
     except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
     if args.look:
         seed = args.seeds[0]
         for text in args.arms:
             arm = Arm.parse(text)
-            frozen = study.auxiliary(seed, *arm.auxiliary)[0] if arm.auxiliary else None
             random_seed(seed)
-            given = narrow, lambda frozen=frozen: frozen, study.truth, study.statistics
-            print(text, study.look(arm.create(study.num_classes, 1.0, *given)))
+            mix = arm.create(study.num_classes, 1.0, lambda: study.auxiliary(seed)[0], study.truth, study.statistics)
+            print(text, study.look(mix))
         return
     asked = [(text, seed) for seed in args.seeds for text in args.arms]
     runs = [run for run in read(args.json) if run["recipe"] == study.recipe and (run["arm"], run["seed"]) in asked]
@@ -131,9 +147,15 @@ def main(argv: list[str] | None = None) -> None:
         + ("" if args.json else "; with --json FILE an interrupted study could go on"),
         flush=True,
     )
+    longest = 0.0
     try:
         for text, seed in left:
+            began = time.monotonic()
+            if args.minutes and began - start + longest > 60 * args.minutes:
+                print(f"{text}, seed {seed} and what follows would end after {args.minutes:g} minutes", flush=True)
+                break
             runs.append(study.run(text, seed))
+            longest = max(longest, time.monotonic() - began)
             if args.json:
                 append(args.json, runs[-1])
     except KeyboardInterrupt:
@@ -143,7 +165,7 @@ def main(argv: list[str] | None = None) -> None:
         if runs:
             print(summary(runs) if args.summary else table(runs, args.against))
     if args.plot:
-        plot({"": runs}, args.plot)
+        plot(runs, args.plot)
 
 
 if __name__ == "__main__":

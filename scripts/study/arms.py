@@ -1,37 +1,35 @@
 """The arms of the study: a mixing function by name and settings, with the controls that a claim about maps needs.
 
-An arm is written NAME[,SETTING=VALUE...], for example `gradient+mixup,share=0.5,lam_max=1`.
+An arm is written NAME[,SETTING=VALUE...], for example `feature+cutmix,label=saliency`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from timm.data import Mixup
 
-from sage_timm import MethodMixup, create_mixup, create_saliency
+from sage_timm import MethodMixup, create_mixup, create_saliency, saliency
 from sage_timm.checks import check_count, check_number
-from sage_timm.methods import METHODS, create_method
-from sage_timm.methods.sage import SAGE
-from sage_timm.plan import Batch
+from sage_timm.methods import METHODS
+from sage_timm.methods.sage import SAGE, sage, saliency_mask
+from sage_timm.plan import Batch, MixPlan
 from sage_timm.saliency import Saliency
 from sage_timm.tensors import unit_mass
+from scripts.saliency.teacher import PACKAGED_MODEL, packaged_model
 
 TIMM = {"mixup": (1, 0), "cutmix": (0, 1), "mixup+cutmix": (1, 1)}
-MODEL_SOURCES = ("feature", "gradient")
-MAPS = ("oracle", "shuffled", "flat")
-SOURCES = (*MODEL_SOURCES, "self", "spectral", *MAPS)
-TURNS = ("", "+mixup", "+cutmix", "+mixup+cutmix")
+TRAINED = ("feature", "gradient")  # these look through a model that the study trains, unless `aux` names one
+CONTROLS = ("oracle", "shuffled", "flat")
+SOURCES = (*(name for name in saliency.SOURCES if name != "self"), *CONTROLS)
 OTHERS = tuple(name for name in METHODS if name not in ("sage", *TIMM))
-NAMES = ("none", *TIMM, *(f"{source}{turn}" for source in SOURCES for turn in TURNS), *OTHERS)
-LABELS = ("mask", "saliency", "halfway")
+NAMES = ("none", *TIMM, *(source + turns for source in SOURCES for turns in ("", "+cutmix")), *OTHERS)
 
 OF_ANY = {"prob": float, "alpha": float, "epochs": int}
 OF_SALIENCY = {"blur": float, "grid": int, "floor": float}
-OF_AUXILIARY = {"aux_epochs": int, "aux_mix": str, "aux": str}
-OF_SAGE = {"lam_max": float, "search_fraction": float, "label": str, "share": float}
-OF_LABELS = {"label": str, "map": str}
+OF_SAGE = {"lam_max": float, "label": str, "move": str}
+CHOICES = {"label": ("mask", "saliency"), "move": ("yes", "no", "only")}
 
 
 @dataclass(frozen=True)
@@ -52,102 +50,112 @@ class Arm:
         if name not in NAMES:
             hint = "; SAGE is named by its saliency, such as 'feature'" if name.startswith("sage") else ""
             raise ValueError(f"an arm must be one of {', '.join(NAMES)}, got {name!r}{hint}")
-        settings, known = {}, {"epochs": int} if name == "none" else dict(OF_ANY)
-        if name in TIMM:
-            known |= OF_LABELS | OF_SALIENCY | OF_AUXILIARY
-        elif name in OTHERS:
-            known |= OF_SALIENCY | OF_AUXILIARY | {"map": str} if METHODS[name].uses_saliency else {}
-        elif name != "none":
-            known |= OF_SALIENCY | OF_SAGE | (OF_AUXILIARY if name.split("+")[0] in MODEL_SOURCES else {})
+        arm = cls(name, {})
+        known = {"epochs": int} if name == "none" else dict(OF_ANY)
+        known |= OF_SALIENCY if arm.source else {}
+        known |= {"aux": str} if arm.source in TRAINED else {}
+        known |= OF_SAGE if arm.is_sage else {}
         for key, _, value in (pair.partition("=") for pair in pairs):
-            if key not in known or key in settings:
+            if key not in known or key in arm.settings:
                 raise ValueError(f"{name} must have settings out of {', '.join(known)}, each once, got {key!r}")
             try:
-                settings[key] = known[key](value)
+                arm.settings[key] = known[key](value)
             except ValueError:
                 raise ValueError(f"{key} must be a number ({known[key].__name__}), got {value!r}") from None
-        check_count("epochs", settings.get("epochs", 1), 1)
-        check_count("aux_epochs", settings.get("aux_epochs", 1), 1)
-        check_number("prob", settings.get("prob", 1), 0, 1)
-        check_number("alpha", settings.get("alpha", 1), 0, 1e6, open_low=True)
-        check_number("share", settings.get("share", 1), 0, 1, open_low=True)
-        choices = {"label": LABELS, "map": SOURCES, "aux_mix": ("none", *TIMM)}
-        for key in choices.keys() & settings.keys():
-            if settings[key] not in choices[key]:
-                raise ValueError(f"{key} must be one of {', '.join(choices[key])}, got {settings[key]!r}")
-        if "aux" in settings and settings.keys() & {"aux_epochs", "aux_mix"}:
-            raise ValueError(f"aux must stand without aux_epochs and aux_mix, since it is not trained, got {text!r}")
-        if name in TIMM and settings.get("label") != "saliency" and settings.keys() - {*OF_ANY, "label"}:
-            raise ValueError(f"{name} must have label=saliency to look at maps, got {text!r}; drop their settings")
-        return cls(name, settings)
+            if value not in CHOICES.get(key, (value,)):
+                raise ValueError(f"{key} must be one of {', '.join(CHOICES[key])}, got {value!r}")
+        check_count("epochs", arm.settings.get("epochs", 1), 1)
+        check_number("prob", arm.settings.get("prob", 1), 0, 1)
+        check_number("alpha", arm.settings.get("alpha", 1), 0, 1e6, open_low=True)
+        return arm
+
+    @property
+    def is_sage(self) -> bool:
+        """Whether SAGE mixes, alone or by turns with CutMix."""
+        return self.name.split("+")[0] in SOURCES
 
     @property
     def source(self) -> str | None:
         """The saliency source, None for arms that use none."""
-        weighs = self.settings.get("label") == "saliency" and self.name in TIMM
-        if weighs or (self.name in OTHERS and METHODS[self.name].uses_saliency):
-            return self.settings.get("map", "feature")
-        source = self.name.split("+")[0]
-        return source if source in SOURCES else None
+        if self.is_sage:
+            return self.name.split("+")[0]
+        return "feature" if self.name in OTHERS and METHODS[self.name].uses_saliency else None
 
     @property
-    def auxiliary(self) -> tuple[str, int | None] | None:
-        """By what the auxiliary model is trained and for how many epochs (None: the recipe's); None where none is."""
-        if self.source not in MODEL_SOURCES or "aux" in self.settings:
-            return None
-        return self.settings.get("aux_mix", "none"), self.settings.get("aux_epochs")
+    def trains_auxiliary(self) -> bool:
+        """Whether the maps come from a model that the study has to train first."""
+        return self.source in TRAINED and "aux" not in self.settings
 
     def create(
         self,
         num_classes: int,
         prob: float,
-        model: torch.nn.Module,
         auxiliary: Callable,
         truth: "Truth",
-        statistics: tuple[Sequence[float], Sequence[float]] | None = None,
+        statistics: tuple[Sequence[float], Sequence[float]],
     ) -> Callable | None:
         """Create the mixing function (images, labels) -> (mixed images, soft targets); None for no mixing.
 
         Args:
             num_classes: number of classes.
             prob: share of mixed batches, where the arm does not set its own.
-            model: the model in training, for 'self'.
-            auxiliary: returns the frozen model, for sources that look through one.
+            auxiliary: returns the frozen model, for arms that have one trained.
             truth: holds the true masks of the batch, for 'oracle' and 'shuffled'.
-            statistics: per-channel mean and std that the images are normalised with, for `aux`, a pretrained model.
+            statistics: per-channel mean and std that the images are normalised with.
         """
         if self.name == "none":
             return None
         common = {"prob": self.settings.get("prob", prob), "label_smoothing": 0.0, "num_classes": num_classes}
-        alpha, label = self.settings.get("alpha", 1.0), self.settings.get("label", "mask")
-        source = self.create_source(model, auxiliary, truth, statistics) if self.source else None
-        if self.name in TIMM and label == "mask":
+        alpha = self.settings.get("alpha", 1.0)
+        if self.name in TIMM:
             return Mixup(*(alpha * share for share in TIMM[self.name]), **common)
+        source = self.create_source(auxiliary, truth, statistics) if self.source else None
         if self.name in OTHERS:
             common |= {"mixup_alpha": alpha} if "alpha" in self.settings else {}
             return create_mixup(self.name, saliency=source, **common)
-        name, *turns = self.name.split("+")
-        settings = {key: self.settings[key] for key in ("lam_max", "search_fraction") if key in self.settings}
-        method = create_method(name if name in TIMM else "sage", **settings)
-        share = self.settings.get("share", 1 / (1 + len(turns)))
-        cutmix = (1 - share) / len(turns) if "cutmix" in turns else 0.0
-        shares = {"switch_prob": cutmix, "method_share": share / (1 - cutmix) if "mixup" in turns else 1.0}
-        common |= {"saliency": source, "label_weight": "saliency" if label == "saliency" else "mask"}
-        mixer = MethodMixup(method, alpha, alpha if cutmix else 0.0, **shares, **common)
-        return Halfway(mixer) if label == "halfway" else mixer
+        method = PartOfSAGE(self.settings.get("lam_max", SAGE.lam_max), move=self.settings.get("move", "yes"))
+        common |= {"saliency": source, "label_weight": self.settings.get("label", "mask")}
+        return MethodMixup(method, alpha, alpha if self.name.endswith("+cutmix") else 0.0, **common)
 
-    def create_source(self, model, auxiliary, truth, statistics) -> Saliency:
+    def create_source(self, auxiliary: Callable, truth: "Truth", statistics) -> Saliency:
         """Create the saliency source, with the arm's settings of it."""
         settings = {key: self.settings[key] for key in OF_SALIENCY if key in self.settings}
-        if self.source in MAPS:
+        if self.source in CONTROLS:
             return Control(self.source, truth, **settings)
-        if self.source == "spectral":
-            return create_saliency("spectral", **settings)
-        if "aux" in self.settings:
-            mean, std = statistics
-            name = self.settings["aux"]
-            return create_saliency(self.source, model=name, mean=mean, std=std, **settings)
-        return create_saliency(self.source, model=model if self.source == "self" else auxiliary(), **settings)
+        if self.trains_auxiliary:
+            return create_saliency(self.source, model=auxiliary(), **settings)
+        mean, std = statistics
+        settings |= {"mean": mean, "std": std}
+        if self.settings.get("aux") == PACKAGED_MODEL:
+            return create_saliency(self.source, model=packaged_model(), size=112, **settings)
+        return create_saliency(self.source, model=self.settings.get("aux"), **settings)
+
+
+@dataclass(frozen=True)
+class PartOfSAGE(SAGE):
+    """SAGE, whole or one of its two parts alone.
+
+    Args:
+        move: 'yes' for SAGE; 'no' leaves every partner in its place and blends by the maps; 'only' moves partners as
+            the maps say and blends all pixels evenly, by the ratio, where the partner has not left the frame.
+    """
+
+    move: str = "yes"
+
+    def __call__(self, batch: Batch) -> MixPlan:
+        """Make the plan of a batch."""
+        if self.move == "yes":
+            return super().__call__(batch)
+        ratio = self.lam_max * batch.lam
+        if self.move == "no":
+            rows, columns = batch.saliency.shape[-2:]
+            in_place = torch.zeros((1, 2 * rows - 1, 2 * columns - 1), dtype=torch.bool, device=ratio.device)
+            in_place[:, rows - 1, columns - 1] = True
+            return sage(batch.saliency, batch.partner, ratio, batch.size, candidates=in_place)
+        plan, flat = super().__call__(batch), torch.ones_like(batch.images[:, :1], dtype=torch.float32)
+        share = ratio.view(-1, 1, 1, 1)
+        mask = saliency_mask(share * flat, (1 - share) * flat, plan.translation[:, 1, :, 0, 0], ratio)
+        return MixPlan.of_pairs(batch.partner, mask, mask.mean((1, 2, 3)), plan.translation)
 
 
 class Truth:
@@ -168,24 +176,10 @@ class Control(Saliency):
         if self.kind == "flat":
             return torch.ones_like(images[:, :1])
         if self.truth.mask is None:
-            raise ValueError(f"{self.kind} must know where the objects are; set --object-share")
+            way = "set --boxes or --object-share, without --randaugment"
+            raise ValueError(f"{self.kind} must know where the objects are; {way}")
         mask = self.truth.mask.float()
         return mask if self.kind == "oracle" else mask.roll(1, 0)
-
-
-class Halfway:
-    """A mixer whose label weights are half-way between its own and equal ones."""
-
-    def __init__(self, mixer: MethodMixup) -> None:
-        self.mixer = mixer
-
-    def __call__(self, images: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mix a batch."""
-        plan, weights = self.mixer.plan(images, target), F.one_hot(target, self.mixer.num_classes).float()
-        if plan is None:
-            return images, weights
-        plan = replace(plan, lam=(plan.lam + 1 / plan.lam.shape[1]) / 2)
-        return plan.mix_images(images), plan.mix_target(weights)
 
 
 @torch.no_grad()
@@ -198,16 +192,14 @@ def map_quality(maps: torch.Tensor, mask: torch.Tensor) -> dict[str, float]:
 
     Returns:
         `on_object`: the share of the maps' mass on the object; `pointing`: the share of maps whose highest cell lies
-        more on the object than off it; `half_mass`: the smallest share of the cells that holds half of the mass.
+        more on the object than off it.
     """
     mask = F.adaptive_avg_pool2d(mask.float(), maps.shape[-2:]).flatten(1)
     maps = unit_mass(maps.float()).flatten(1)
     highest = mask.gather(1, maps.argmax(1, keepdim=True))
-    needed = (maps.sort(1, descending=True).values.cumsum(1) < 0.5).sum(1) + 1
     return {
         "on_object": round((maps * mask).sum(1).mean().item(), 3),
         "pointing": round((highest > 0.5).float().mean().item(), 3),
-        "half_mass": round((needed / maps.shape[1]).mean().item(), 3),
     }
 
 
@@ -222,10 +214,9 @@ def look(mix, images: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | N
 
     Returns:
         What `map_quality` measures where the masks are known; and of SAGE `mask_sd`, how uneven its mask is;
-        `moved`, the % of partners that move, and `distance`, how far those do on average, as % of the side; `retained`,
-        how much of both objects' saliency is in the mixed image, 1 for Mixup; and `objects`, that of the true masks.
+        `moved`, the % of partners that move, and `distance`, how far those do on average, as % of the side; and
+        `objects`, how much of both objects' true masks is in the mixed image, 1 for Mixup.
     """
-    mix = mix.mixer if isinstance(mix, Halfway) else mix
     source = mix.saliency if isinstance(mix, MethodMixup) else None
     if source is None:
         return {}
@@ -240,6 +231,5 @@ def look(mix, images: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | N
         "mask_sd": round(plan.mask[:, 0].std((1, 2)).mean().item(), 3),
         "moved": round(100 * (distance > 0).float().mean().item(), 1),
         "distance": round(100 * distance.sum().item() / max(1, distance.count_nonzero().item()) / images.shape[-1], 1),
-        "retained": round(plan.retained(saliency).sum(1).mean().item(), 3),
     }
     return looks if mask is None else looks | {"objects": round(plan.retained(mask.float()).sum(1).mean().item(), 3)}

@@ -1,11 +1,13 @@
 """The images of a study: an image folder of small images as tensors, in balanced parts, whole or small in a frame."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torchvision import tv_tensors
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
@@ -14,8 +16,8 @@ from torchvision.transforms import v2
 class Split:
     """Images [N, C, H, W] uint8, their labels [N] int64 and the true masks of their objects [N, 1, H, W] uint8, 0 or 1.
 
-    `mask` is None where the images are whole, so that nobody knows where their objects are. `digest` tells data sets
-    apart, whatever their folders are called: of the images as loaded, before `place` and its rounding.
+    `mask` is None where nobody knows where the objects are. `digest` tells data sets apart, whatever their folders are
+    called: of the images and boxes as loaded, before `place` and its rounding.
     """
 
     images: torch.Tensor
@@ -33,7 +35,8 @@ def load_splits(args, device: torch.device) -> tuple[Split, Split, int]:
     try:
         folders = [Path(args.data_dir, split) for split in (args.train_split, args.test_split)]
         to_size = (v2.Resize(args.size, antialias=True), v2.CenterCrop(args.size)) if args.size else ()
-        train, test = (ImageFolder(folder, v2.Compose([*to_size, v2.PILToTensor()])) for folder in folders)
+        transform = v2.Compose([*to_size, v2.PILToTensor()])
+        train, test = (ImageFolder(folder, transform) for folder in folders)
     except FileNotFoundError as error:
         there = sorted(path.name for path in Path(args.data_dir).glob("*/"))
         raise SystemExit(
@@ -60,11 +63,12 @@ def load_splits(args, device: torch.device) -> tuple[Split, Split, int]:
             f"error: --held-out, --train-images, --part and --batch-size must fit into the training images, got {left} "
             f"left where {needed} are needed, some of each class; ask for less"
         )
+    boxes = json.loads(args.boxes.read_text()) if args.boxes else None
     splits = []
     for number, (folder, indices) in enumerate(((train, [i for each in members for i in each]), (test, tested))):
-        images, target = _load(folder, indices)
-        digest = hashlib.sha256(images.numpy().tobytes() + target.numpy().tobytes()).hexdigest()[:8]
-        mask = None
+        images, target, mask = _load(folder, indices, boxes if number == 0 else None)
+        loaded = [each.numpy().tobytes() for each in (images, target, mask) if each is not None]
+        digest = hashlib.sha256(b"".join(loaded)).hexdigest()[:8]
         if args.object_share:
             generator = torch.Generator().manual_seed(2 * args.part + number)
             images, mask = place(images, args.object_share, args.frame, generator)
@@ -125,8 +129,28 @@ def _texture(donors: torch.Tensor, frame: int, generator: torch.Generator) -> to
     return (mean + torch.fft.irfft2(spot * noise, s=(frame, frame))).round().clamp(0, 255).byte()
 
 
-def _load(folder: ImageFolder, indices) -> tuple[torch.Tensor, torch.Tensor]:
-    images, target = zip(*(folder[i] for i in indices), strict=True)
+def _load(folder: ImageFolder, indices, boxes: dict | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Return images, labels and, of boxes by file name, the masks, resized along with their images."""
+    images, target, masks = [], [], []
+    for path, label in (folder.samples[i] for i in indices):
+        image, name = folder.loader(path), Path(path).name
+        mask = torch.zeros((1, image.height, image.width), dtype=torch.uint8)
+        if boxes is not None:
+            box = boxes.get(name)
+            try:
+                left, top, right, bottom = map(int, box)
+                if not (0 <= left <= right < image.width and 0 <= top <= bottom < image.height):
+                    raise ValueError
+            except (TypeError, ValueError):
+                raise SystemExit(
+                    f"error: --boxes must give [left, top, right, bottom] inside {name} of {image.width} x "
+                    f"{image.height} px, got {box}; correct the file"
+                ) from None
+            mask[:, top : bottom + 1, left : right + 1] = 1
+        image, mask = folder.transform(image, tv_tensors.Mask(mask))
+        images.append(image)
+        target.append(label)
+        masks.append(mask.as_subclass(torch.Tensor))
     if len({image.shape for image in images}) > 1:
         raise SystemExit(f"error: the images must be of one size, got several in {folder.root}; set --size, such as 64")
-    return torch.stack(images), torch.tensor(target)
+    return torch.stack(images), torch.tensor(target), None if boxes is None else torch.stack(masks)

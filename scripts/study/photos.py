@@ -97,8 +97,8 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     images, mask = boxed(args.images, args.boxes) if args.boxes else framed(args.images, args.object_share, args.count)
     print(f"{len(images)} photographs, objects cover {100 * mask.float().mean():.0f} % of the frame")
-    print("| source | mass on the object | highest point on it | half of the mass in | ms per image |")
-    print("| --- | --- | --- | --- | --- |")
+    print("| source | mass on the object | highest point on it | ms per image |")
+    print("| --- | --- | --- | --- |")
     for name in ("feature", "gradient", "spectral"):
         for size in args.sizes if name != "spectral" else [None]:
             print(measure(name, size, args.model, images, mask), flush=True)

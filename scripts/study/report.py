@@ -1,22 +1,17 @@
-"""Tables and plots of runs of the study, for each recipe in the files.
-
-python -m scripts.study.report FILE ... [--against ARM] [--arms ARM ...] [--plot FILE] [--gains FILE]
-"""
+"""Tables of runs of the study, for each recipe in the files: python -m scripts.study.report FILE ... [--against ARM]"""
 
 import argparse
 import json
 import statistics
 import sys
-import textwrap
 from pathlib import Path
 
 from .arms import SOURCES, TIMM
 
 BASELINES = ("none", *TIMM)
-MEASURES = {"accuracy": "accuracy %", "nll": "NLL", "ece": "ECE %", "blurred": "blurred %", "noisy": "noisy %"}
-MEASURES |= {"seconds": "seconds", "on_object": "mass on object", "pointing": "pointing", "half_mass": "half mass in"}
+MEASURES = {"accuracy": "accuracy %", "nll": "NLL", "ece": "ECE %", "seconds": "seconds"}
+MEASURES |= {"on_object": "mass on object", "pointing": "pointing"}
 MEASURES |= {"objects": "objects kept", "mask_sd": "sd of the mask", "moved": "moved %", "distance": "by % of the side"}
-PREDICTORS = ("on_object", "pointing", "half_mass", "retained", "objects")
 
 
 def read(path: Path | None) -> list[dict]:
@@ -107,19 +102,6 @@ def label(arm: str) -> str:
     return "no mixing" if arm == "none" else f"SAGE, {arm}" if source in SOURCES else arm
 
 
-def in_words(arm: str) -> str:
-    """Name an arm for the picture of gains."""
-    name, *settings = arm.split(",")
-    source, *others = name.split("+")
-    if source not in SOURCES:
-        return arm
-    words = {"feature": "SAGE", "oracle": "SAGE, true maps", "shuffled": "SAGE, maps of other images"}
-    titles = {"mixup": "Mixup", "cutmix": "CutMix", "label=saliency": "labels by saliency"}
-    turns = "".join(f" by turns with {titles[other]}" for other in others)
-    settings = [titles.get(setting, setting) for setting in settings if not setting.startswith("grid=")]
-    return ", ".join([words.get(source, f"SAGE, {source}") + turns, *settings])
-
-
 def summary(runs: list[dict]) -> str:
     """Make a small Markdown table, and a sentence for each arm on how it compares with no mixing and timm's arms."""
     arms = by_arm(runs)
@@ -135,12 +117,6 @@ def summary(runs: list[dict]) -> str:
         for other in arms
         if other in BASELINES and arm not in BASELINES
     ]
-    mixing = [mean(arms[arm], "accuracy") for arm in TIMM if arm in arms]
-    if "none" in arms and mixing and mean(arms["none"], "accuracy") >= max(mixing):
-        sentences.append(
-            "No mixing was at least as good as timm's mixing here. Mixing helps networks that overfit: train longer, "
-            "on fewer images, or a larger network before you judge a method, or take more seeds."
-        )
     return "\n".join([_markdown(rows), "", *sentences])
 
 
@@ -159,92 +135,20 @@ def _markdown(rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def gains(recipes: dict[str, list[dict]]) -> list[dict]:
-    """List every arm's gain over the best baseline of its recipe.
-
-    Returns:
-        For each arm and recipe `arm`, `share` (the objects' share of the frame in %, 100 for plain images), `gain`,
-        `error` (None under 3 seeds) and the means of the `PREDICTORS` that were measured.
-    """
-    points = []
-    for runs in recipes.values():
-        arms = by_arm(runs)
-        baseline = arms.get(best_baseline(arms), {})
-        share = 100 * statistics.mean(runs[0]["recipe"].get("object_share") or [1.0])
-        for arm, each in arms.items():
-            value, error, count = gap(each, baseline)
-            if count:
-                point = {"arm": arm, "share": share, "gain": value, "error": error}
-                known = [key for key in PREDICTORS if all(key in run for run in each.values())]
-                points.append(point | {key: mean(each, key) for key in known})
-    return points
-
-
-def correlations(points: list[dict]) -> str:
-    """Correlate each number of a map's quality with the gain, over arms and shares: a Markdown table."""
-    lines = []
-    for key in PREDICTORS:
-        pairs = [(point[key], point["gain"]) for point in points if key in point]
-        if len({x for x, _ in pairs}) > 2:
-            x, y = zip(*pairs, strict=True)
-            ranked = statistics.correlation(ranks(x), ranks(y))
-            lines.append(f"| {key} | {len(pairs)} | {statistics.correlation(x, y):+.2f} | {ranked:+.2f} |")
-    return "\n".join(["| number | points | r with the gain | rank correlation |", "| --- | --- | --- | --- |", *lines])
-
-
-def ranks(values: tuple[float, ...]) -> list[float]:
-    """Return the rank of each value, ties in the middle of theirs."""
-    ordered = sorted(values)
-    return [ordered.index(value) + ordered.count(value) / 2 for value in values]
-
-
-def plot_gains(points: list[dict], arms: list[str], path: str) -> None:
-    """Draw the gain over timm's best against the objects' share of the frame and the maps' mass on the object."""
+def plot(runs: list[dict], path: str | Path) -> None:
+    """Draw a dot for every run's accuracy and a bar at every arm's mean."""
     from matplotlib import pyplot
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 5), layout="constrained")
-    for arm in arms:
-        line = sorted((point for point in points if point["arm"] == arm), key=lambda point: point["share"])
-        errors = [point["error"] or 0 for point in line]
-        title = in_words(arm)
-        left.errorbar([p["share"] for p in line], [p["gain"] for p in line], errors, marker="o", capsize=3, label=title)
-        known = [p for p in line if "on_object" in p]
-        right.errorbar(
-            [p["on_object"] for p in known], [p["gain"] for p in known], [p["error"] or 0 for p in known],
-            fmt="o", capsize=3, label=title,
-        )  # fmt: skip
-    shares = sorted({point["share"] for point in points})
-    left.set(xscale="log", xlabel="the object's share of the frame in %")
-    left.set_xticks(shares, [f"{share:g}" for share in shares])
-    left.minorticks_off()
-    right.set(xlabel="share of the maps' mass that lies on the object")
-    for axes in (left, right):
-        axes.axhline(0, color="black", linewidth=0.8)
-        axes.set(ylabel="gain over the best of none and timm's arms, points")
-        axes.grid(alpha=0.3)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    figure.savefig(path, dpi=80)
-    pyplot.close(figure)
-
-
-def plot(groups: dict[str, list[dict]], path: str) -> None:
-    """Draw a panel for each group of runs, by its title: a dot for every run's accuracy, a bar at every arm's mean."""
-    from matplotlib import pyplot
-
-    figure, panels = pyplot.subplots(1, len(groups), figsize=(7 * len(groups), 6), squeeze=False, layout="constrained")
-    for axes, (title, runs) in zip(panels[0], groups.items(), strict=True):
-        arms = by_arm(runs)
-        for row, each in enumerate(arms.values()):
-            axes.plot([run["accuracy"] for run in each.values()], [row] * len(each), "o", alpha=0.5)
-            axes.plot(mean(each, "accuracy"), row, "k|", markersize=12)
-        axes.set(
-            yticks=range(len(arms)),
-            yticklabels=map(label, arms),
-            title=title,
-            xlabel="accuracy %: a dot per seed, a bar at the mean",
-        )
-        axes.invert_yaxis()
-        axes.grid(axis="x", alpha=0.3)
+    figure, axes = pyplot.subplots(figsize=(7, 6), layout="constrained")
+    arms = by_arm(runs)
+    for row, each in enumerate(arms.values()):
+        axes.plot([run["accuracy"] for run in each.values()], [row] * len(each), "o", alpha=0.5)
+        axes.plot(mean(each, "accuracy"), row, "k|", markersize=12)
+    axes.set(
+        yticks=range(len(arms)), yticklabels=map(label, arms), xlabel="accuracy %: a dot per seed, a bar at the mean"
+    )
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=80)
     pyplot.close(figure)
 
@@ -258,27 +162,15 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("json", type=Path, nargs="+", metavar="FILE")
     parser.add_argument("--against", metavar="ARM", help="compare with this arm (default: the best of timm's and none)")
-    parser.add_argument("--arms", nargs="+", metavar="ARM", help="these arms alone, beside none and timm's")
-    parser.add_argument("--plot", metavar="FILE", help="draw the accuracies of all recipes")
-    parser.add_argument("--gains", metavar="FILE", help="draw gains against the object share and the maps' quality")
     args = parser.parse_args(argv)
     recipes = {}
     for path in args.json:
         if not path.is_file():
             parser.error(f"FILE must be a file that the study wrote, got {path}")
         for run in read(path):
-            if args.arms is None or run["arm"] in (*args.arms, *BASELINES):
-                recipes.setdefault(json.dumps(run["recipe"]), []).append(run)
+            recipes.setdefault(json.dumps(run["recipe"]), []).append(run)
     for runs in recipes.values():
         print(f"\n{describe(runs[0]['recipe'])}\n\n{table(runs, args.against)}")
-    points = gains(recipes)
-    if any(key in point for key in PREDICTORS for point in points):
-        print(f"\n{correlations(points)}")
-    if args.plot and recipes:
-        plot({textwrap.fill(describe(runs[0]["recipe"]), 55): runs for runs in recipes.values()}, args.plot)
-    if args.gains and points:
-        chosen = args.arms or list(dict.fromkeys(point["arm"] for point in points if "on_object" in point))
-        plot_gains(points, chosen, args.gains)
 
 
 if __name__ == "__main__":

@@ -14,16 +14,15 @@ from timm.models.resnet import BasicBlock, ResNet
 from timm.utils import random_seed
 from tqdm import tqdm
 
-from sage_timm.tensors import gaussian_blur
 from scripts.bench.measure import machine
 
 from .arms import Arm, Truth, look
+from .augment import Augmentation
 from .data import load_splits
 
 LAST = 3  # epochs whose mean test result counts
 RECIPE = ("model", "epochs", "auxiliary_epochs", "batch_size", "lr", "prob", "train_images", "part", "held_out")
-RECIPE += ("train_split", "test_split", "object_share", "precision")
-BLUR, NOISE = 1 / 48, 0.1  # of the test images: standard deviations, as a share of the side and of the range of values
+RECIPE += ("train_split", "test_split", "object_share", "precision", "scale", "ratio", "randaugment", "random_erasing")
 
 
 class Study:
@@ -35,8 +34,13 @@ class Study:
         self.recipe = {"data": Path(args.data_dir).resolve().name} | {key: getattr(args, key) for key in RECIPE}
         self.recipe |= {"frame": args.frame if args.object_share else None, "device": self.device.type}
         self.recipe |= ({"flip": False} if args.no_flip else {}) | ({"size": args.size} if args.size else {})
+        self.recipe |= {"boxes": args.boxes.name} if args.boxes else {}
         train, test, self.num_classes = load_splits(args, self.device)
-        self.images, self.target, self.mask = train.images, train.target, train.mask
+        self.images, self.target = train.images, train.target
+        self.mask = None if args.randaugment else train.mask  # RandAugment moves objects, and no mask along with them
+        self.augmentation = Augmentation(
+            args.scale, args.ratio, not args.no_flip, args.randaugment, args.random_erasing, self.device
+        )
         self.test_images, self.test_target = test.images, test.target
         self.recipe["digest"] = f"{train.digest}-{test.digest}"
         pixels = self.images.float() / 255
@@ -55,10 +59,12 @@ class Study:
     def create_model(self, name: str) -> ResNet:
         """Create 'resnet18' with a 3x3 stem, or a ResNet-10 with a stem of stride 2: 'narrow', 'pooled' or 'wide'.
 
+        The stem of 'resnet18' has stride 2 for images of 64 pixels and more, 1 for smaller ones.
         'narrow' has 16 to 128 channels; 'pooled' also halves the stem's output, as ResNets do, which suits images of
         48 pixels and more; 'wide' is 'pooled' with 32 to 256 channels.
         """
-        depth, width, stride = {"resnet18": (2, 64, 1), "wide": (1, 32, 2)}.get(name, (1, 16, 2))
+        of_resnet18 = 2, 64, 2 if self.images.shape[-1] >= 64 else 1
+        depth, width, stride = {"resnet18": of_resnet18, "wide": (1, 32, 2)}.get(name, (1, 16, 2))
         channels = tuple(width * 2**stage for stage in range(4))
         model = ResNet(
             BasicBlock, [depth] * 4, self.num_classes, stem_type="deep", stem_width=width // 2, channels=channels
@@ -75,21 +81,11 @@ class Study:
     def normalized(self, images: torch.Tensor) -> torch.Tensor:
         return (images.float() / 255 - self.mean) / self.std
 
-    def augmented(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Crop each image [B, C, H, W] at random after padding by 4 black pixels; flip every other but by --no-flip."""
-        count, (height, width) = len(images), images.shape[-2:]
-        y, x, flip = (torch.randint(high, (count,), generator=generator, device=self.device) for high in (9, 9, 2))
-        windows = F.pad(images, (4, 4, 4, 4)).unfold(2, height, 1).unfold(3, width, 1)
-        cropped = windows[torch.arange(count, device=self.device), :, y, x]
-        return cropped if self.args.no_flip else torch.where(flip.view(-1, 1, 1, 1) > 0, cropped.flip(3), cropped)
-
     def batch(self, index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Return training images, augmented and normalised, and keep their true masks, augmented alike."""
-        if self.mask is None:
-            return self.normalized(self.augmented(self.images[index], generator))
-        both = self.augmented(torch.cat([self.images[index], self.mask[index]], 1), generator)
-        self.truth.mask = both[:, -1:].float()
-        return self.normalized(both[:, :-1])
+        mask = None if self.mask is None else self.mask[index]
+        images, self.truth.mask = self.augmentation(self.images[index], mask, self.normalized, generator)
+        return images
 
     def train(self, model, epochs: int, seed: int, mix=None, name: str = "") -> tuple[float, list]:
         """Train a model; return the seconds it took and its checks [epoch, seconds, what `test` measures].
@@ -124,19 +120,10 @@ class Study:
         return seconds, checks
 
     @torch.inference_mode()
-    def test(self, model, change=None) -> dict[str, float]:
-        """Measure accuracy in %, negative log likelihood and expected calibration error in % (15 bins).
-
-        Args:
-            model: to be tested; left in eval mode.
-            change: applied to images in [0, 1] first.
-        """
+    def test(self, model) -> dict[str, float]:
+        """Measure accuracy in %, negative log likelihood and expected calibration error in % (15 bins)."""
         model.eval()
-        logits = []
-        for images in self.test_images.split(250):
-            images = images if change is None else change(images.float() / 255).clamp(0, 1) * 255
-            logits.append(self.forward(model, self.normalized(images)))
-        logits = torch.cat(logits)
+        logits = torch.cat([self.forward(model, self.normalized(images)) for images in self.test_images.split(250)])
         confidence, answer = logits.softmax(1).max(1)
         right = (answer == self.test_target).float()
         bins = (confidence * 15).long().clamp_max(14)
@@ -145,68 +132,48 @@ class Study:
         values = {"accuracy": 100 * right.mean(), "nll": likelihood, "ece": 100 * gap / len(right)}
         return {name: round(value.item(), 4) for name, value in values.items()}
 
-    def robustness(self, model) -> dict[str, float]:
-        """Measure the accuracy in % on blurred and on noisy test images, the same ones for every model."""
-        generator = torch.Generator(self.device).manual_seed(0)
-
-        def noisy(pixels):
-            return pixels + NOISE * torch.randn(pixels.shape, generator=generator, device=self.device)
-
-        def blurred(pixels):
-            return gaussian_blur(pixels.flatten(0, 1)[:, None], BLUR * pixels.shape[-1]).view(pixels.shape)
-
-        changes = {"blurred": blurred, "noisy": noisy}
-        return {name: self.test(model, change)["accuracy"] for name, change in changes.items()}
-
-    def auxiliary(self, seed: int, mix: str = "none", epochs: int | None = None) -> tuple[torch.nn.Module, float]:
-        """Train the small model that saliency comes from, once per seed, on the training images of the study.
-
-        Args:
-            seed: of the run.
-            mix: which of timm's arms it is trained with, on every other batch.
-            epochs: None for the recipe's.
+    def auxiliary(self, seed: int) -> tuple[torch.nn.Module, float]:
+        """Train the small model that saliency comes from, without mixing, once per seed, on the study's images.
 
         Returns:
             The model and the seconds that its training took; with --cache DIR from there, where they stand.
         """
-        epochs = epochs or self.args.auxiliary_epochs
-        key = seed, mix, epochs
-        if key in self.auxiliaries:
-            return self.auxiliaries[key]
+        if seed in self.auxiliaries:
+            return self.auxiliaries[seed]
         random_seed(seed + 1000)
         model = self.create_model(self.small)
         recipe = {name: value for name, value in self.recipe.items() if name not in ("epochs", "prob")}
-        name = hashlib.sha256(json.dumps([recipe, key]).encode()).hexdigest()[:16]
+        name = hashlib.sha256(json.dumps([recipe, seed]).encode()).hexdigest()[:16]
         file = self.args.cache and self.args.cache / f"auxiliary-{name}.pt"
         if file and file.exists():
             kept = torch.load(file, map_location=self.device, weights_only=True)
             model.load_state_dict(kept["model"])
             seconds = kept["seconds"]
         else:
-            mixer = Arm.parse(mix).create(self.num_classes, 0.5, None, None, None)
-            seconds, checks = self.train(model, epochs, seed + 1000, mixer, f"auxiliary model, seed {seed}")
-            print(f"auxiliary model, seed {seed}: {checks[-1][2]['accuracy']:.2f} %, {seconds:.0f} s", flush=True)
+            epochs, title = self.args.auxiliary_epochs, f"auxiliary model, seed {seed}"
+            seconds, checks = self.train(model, epochs, seed + 1000, name=title)
+            print(f"{title}: {checks[-1][2]['accuracy']:.2f} %, {seconds:.0f} s", flush=True)
             if file:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 torch.save({"model": model.state_dict(), "seconds": seconds}, file.with_suffix(f".{seed}.tmp"))
                 file.with_suffix(f".{seed}.tmp").replace(file)
-        self.auxiliaries[key] = model, seconds
-        return self.auxiliaries[key]
+        self.auxiliaries[seed] = model, seconds
+        return self.auxiliaries[seed]
 
     def run(self, text: str, seed: int) -> dict:
         """Train one arm with one seed and return its record."""
         arm = Arm.parse(text)
         epochs = arm.settings.get("epochs", self.args.epochs)
-        frozen, extra = self.auxiliary(seed, *arm.auxiliary) if arm.auxiliary else (None, 0.0)
+        frozen, extra = self.auxiliary(seed) if arm.trains_auxiliary else (None, 0.0)
         random_seed(seed)
         model = self.create_model(self.args.model)
-        mix = arm.create(self.num_classes, self.args.prob, model, lambda: frozen, self.truth, self.statistics)
+        mix = arm.create(self.num_classes, self.args.prob, lambda: frozen, self.truth, self.statistics)
         seconds, checks = self.train(model, epochs, seed, mix, f"{text}, seed {seed}")
         record = {"arm": text, "seed": seed, "recipe": self.recipe, "machine": machine(self.device)}
         for name in ("accuracy", "nll", "ece"):
             record[name] = round(statistics.mean(tested[name] for *_, tested in checks), 4)
         print(f"{text}, seed {seed}: {record['accuracy']:.2f} %, {seconds + extra:.0f} s", flush=True)
-        record |= self.robustness(model) | {"seconds": round(seconds + extra, 2), "auxiliary_seconds": round(extra, 2)}
+        record |= {"seconds": round(seconds + extra, 2), "auxiliary_seconds": round(extra, 2)}
         return record | self.look(mix)
 
     def look(self, mix) -> dict:
