@@ -43,8 +43,12 @@ class NamedValues(argparse.Action):
 # The flags that say where saliency comes from, with their arguments of `add_argument`.
 SALIENCY_FLAGS: dict[str, dict[str, Any]] = {
     "--saliency": dict(choices=tuple(SOURCES), help=f"saliency source (default: {DEFAULT_SOURCE})"),
-    "--saliency-model": dict(metavar="NAME", help="timm model the saliency comes from, in place of the network that comes with the package"),
-    "--saliency-checkpoint": dict(metavar="PATH", help="weights of the saliency model, or of a network of scripts.saliency"),
+    "--saliency-model": dict(
+        metavar="NAME", help="timm model the saliency comes from, in place of the network that comes with the package"
+    ),
+    "--saliency-checkpoint": dict(
+        metavar="PATH", help="weights of the saliency model, or of a network of scripts.saliency"
+    ),
     "--saliency-size": dict(type=int, metavar="N", help="side in pixels at which the saliency is computed"),
     "--saliency-blur": dict(type=float, metavar="S", help="standard deviation of the blur, as a share of the side"),
     "--saliency-grid": dict(type=int, metavar="N", help="largest number of cells per side of the maps (default: 64)"),

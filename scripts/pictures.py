@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from PIL import Image
+from sage_timm.saliency.offline import OFFLINE_MODEL
 from torchvision.transforms.v2 import functional as transforms
 
 from sage_timm import create_saliency
@@ -20,7 +21,6 @@ from sage_timm.methods import METHODS, create_method
 from sage_timm.methods.sage import sage
 from sage_timm.methods.sage_search import retained_saliency_map
 from sage_timm.plan import Batch
-from sage_timm.saliency.offline import OFFLINE_MODEL
 from sage_timm.tensors import unit_mass
 from sage_timm.visualize.figures import in_words, label_weights, show_picture
 

@@ -121,9 +121,9 @@ class Saliency:
         maps = maps.float().clamp_min(0)
         if self.blur:
             maps = gaussian_blur(maps, self.blur * min(maps.shape[-2:]))
-        cells = tuple(math.ceil(side / math.ceil(side / (self.grid or side))) for side in maps.shape[-2:])
-        if cells != maps.shape[-2:]:
-            maps = F.adaptive_avg_pool2d(maps, cells)
+        rows, columns = (math.ceil(side / math.ceil(side / (self.grid or side))) for side in maps.shape[-2:])
+        if (rows, columns) != maps.shape[-2:]:
+            maps = F.adaptive_avg_pool2d(maps, (rows, columns))
         if self.floor:
             # A little more than the floor, since rounding leaves specks of a flat map.
             usual = maps.mean((-2, -1), keepdim=True)

@@ -1,9 +1,10 @@
 """Write boxes.json for a folder of photographs, out of the annotations that a data set has.
 
-python -m scripts.saliency.boxes FOLDER --masks DIR | --voc DIR | --yolo DIR
+python -m scripts.saliency.boxes FOLDER --masks DIR | --voc DIR | --yolo DIR | --tiny DIR
 
-Files are matched by their names without endings: masks are pictures, white on the objects (each part of more than 1 %
+Files are matched by their names without endings: masks are pictures, white on the objects (each part of more than 0.1 %
 of the frame gets a box); VOC's are XML files; YOLO's are text files, a line `class x y width height` per object.
+Tiny-ImageNet's have a line per photograph: its name, perhaps its class, left, top, right and bottom.
 """
 
 import argparse
@@ -25,7 +26,7 @@ def of_mask(file: Path, photograph: Path) -> list[Box]:
 
     with Image.open(photograph) as picture, Image.open(file) as mask:
         white = np.asarray(mask.convert("L").resize(picture.size)) > 127
-    parts = [part.bbox for part in regionprops(label(white)) if part.area > white.size / 100]
+    parts = [part.bbox for part in regionprops(label(white)) if part.area > white.size / 1000]
     return [[left, top, right - 1, bottom - 1] for top, left, bottom, right in parts]
 
 
@@ -46,6 +47,12 @@ def of_yolo(file: Path, photograph: Path) -> list[Box]:
     return boxes
 
 
+def of_tiny_imagenet(where: Path) -> dict[str, list[Box]]:
+    """Return the boxes of Tiny-ImageNet's text files, file name -> boxes."""
+    lines = (line.split() for file in where.rglob("*.txt") for line in file.read_text().splitlines())
+    return {line[0]: [[float(edge) for edge in line[-4:]]] for line in lines if len(line) > 4}
+
+
 READERS = {"masks": (of_mask, SUFFIXES), "voc": (of_voc, (".xml",)), "yolo": (of_yolo, (".txt",))}
 
 
@@ -54,18 +61,22 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     kinds = parser.add_mutually_exclusive_group(required=True)
-    for kind in READERS:
+    for kind in (*READERS, "tiny"):
         kinds.add_argument(f"--{kind}", type=Path, metavar="DIR")
-    args = vars(parser.parse_args(argv))
-    kind, where = next((kind, args[kind]) for kind in READERS if args[kind])
-    read, endings = READERS[kind]
-    files = {file.stem: file for file in where.rglob("*") if file.suffix.lower() in endings}
-    photographs = [path for path in args["folder"].rglob("*") if path.suffix.lower() in SUFFIXES]
-    boxes = {path.name: read(files[path.stem], path) for path in photographs if path.stem in files}
+    args = parser.parse_args(argv)
+    kind, where = next((kind, where) for kind in (*READERS, "tiny") if (where := getattr(args, kind)))
+    photographs = [path for path in args.folder.rglob("*") if path.suffix.lower() in SUFFIXES]
+    if kind == "tiny":
+        known = of_tiny_imagenet(where)
+        boxes = {path.name: known[path.name] for path in photographs if path.name in known}
+    else:
+        read, endings = READERS[kind]
+        files = {file.stem: file for file in where.rglob("*") if file.suffix.lower() in endings}
+        boxes = {path.name: read(files[path.stem], path) for path in photographs if path.stem in files}
     if not any(boxes.values()):
-        raise SystemExit(f"error: --{kind} must hold files named as the photographs of {args['folder']}, got {where}")
-    (args["folder"] / "boxes.json").write_text(json.dumps(boxes))
-    print(f"boxes of {len(boxes)} of {len(photographs)} photographs: {args['folder'] / 'boxes.json'}")
+        raise SystemExit(f"error: --{kind} must hold files named as the photographs of {args.folder}, got {where}")
+    (args.folder / "boxes.json").write_text(json.dumps(boxes))
+    print(f"boxes of {len(boxes)} of {len(photographs)} photographs: {args.folder / 'boxes.json'}")
 
 
 if __name__ == "__main__":

@@ -79,6 +79,13 @@ def find_images(folder: Path, count: int | None = None, seed: int = 0) -> list[P
     return files
 
 
+def read_boxes(folder: Path) -> dict[str, list[list[float]]]:
+    """Read a folder's boxes.json: file name -> boxes (left, top, right, bottom) in pixels, inclusive; {} if none."""
+    file = folder / "boxes.json"
+    given = json.loads(file.read_text()) if file.is_file() else {}
+    return {name: boxes if boxes and isinstance(boxes[0], list) else [boxes] for name, boxes in given.items() if boxes}
+
+
 def read(path: Path, boxes: list[list[float]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Read the middle square of a photograph, and of the mask of its boxes.
 
@@ -114,7 +121,7 @@ def prepare(folder: Path, teacher: Saliency, cache: Path, count: int | None = No
         count: how many photographs, drawn at random; None for all.
     """
     files = find_images(folder, count)
-    boxes = json.loads((folder / "boxes.json").read_text()) if (folder / "boxes.json").is_file() else {}
+    boxes = read_boxes(folder)
     about = json.dumps([repr(teacher), STORED, SIZE, [str(file.relative_to(folder)) for file in files]])
     where = cache / f"{folder.name}-{hashlib.sha256(about.encode()).hexdigest()[:8]}"
     where.mkdir(parents=True, exist_ok=True)
@@ -122,10 +129,7 @@ def prepare(folder: Path, teacher: Saliency, cache: Path, count: int | None = No
     for number, start in enumerate(tqdm(range(0, len(files), PART), f"maps of {folder.name}", unit="part")):
         kept = where / f"{number:04}.pt"
         if not kept.is_file():
-            each = []
-            for file in files[start : start + PART]:
-                given = boxes.get(file.name, [])
-                each.append(read(file, given if given and isinstance(given[0], list) else [given] if given else []))
+            each = [read(file, boxes.get(file.name, [])) for file in files[start : start + PART]]
             images, masks = (torch.stack(values) for values in zip(*each, strict=True))
             maps = torch.cat([teach(teacher, batch.float() / 255) for batch in images.split(32)])
             small = transforms.resize(images, [STORED, STORED], antialias=True)

@@ -158,7 +158,7 @@ def test_weights_are_on_the_hub(tmp_path, monkeypatch):
 
 
 def test_a_classifier_must_be_named():
-    with pytest.raises(ValueError, match="`model` or `checkpoint` must be given .*'network'"):
+    with pytest.raises(ValueError, match=r"`model` or `checkpoint` must be given .*'network'"):
         create_saliency("feature")
 
 

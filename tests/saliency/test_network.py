@@ -15,7 +15,7 @@ from sage_timm import SageMixup, create_saliency
 from sage_timm.saliency.network import WEIGHTS, Network, SaliencyNetwork, load_network, save_network
 from sage_timm.visualize import load_images
 
-# Boxes around the object, drawn by hand: top, bottom, left, right in the middle 224 x 224 of scikit-image's photographs.
+# Boxes around the object, drawn by hand: top, bottom, left, right in the middle 224 x 224 of the photograph.
 BOXES = {
     "coffee.png": (12, 125, 35, 190),
     "camera.png": (40, 224, 15, 150),

@@ -12,9 +12,9 @@ from PIL import Image
 from sage_timm import create_saliency
 from sage_timm.saliency.network import Network, SaliencyNetwork
 from sage_timm.visualize import load_images
-from scripts.saliency import boxes
+from scripts.saliency import boxes, measure
 from scripts.saliency.__main__ import main
-from scripts.saliency.lessons import Lesson, prepare
+from scripts.saliency.lessons import Lesson, prepare, read
 from scripts.saliency.teacher import create_teacher, packaged_model, teach
 from scripts.saliency.training import Trainer, folded, with_norms
 from scripts.saliency.views import parts, small
@@ -154,7 +154,7 @@ def test_maps_are_computed_once(folder, tmp_path):
     assert len(prepare(folder, Teacher(), tmp_path / "cache", count=5)) == 5
 
 
-@pytest.mark.parametrize("kind", ["masks", "voc", "yolo"])
+@pytest.mark.parametrize("kind", ["masks", "voc", "yolo", "tiny"])
 def test_boxes_of_other_annotations(kind, folder, tmp_path):
     given = tmp_path / kind
     given.mkdir()
@@ -165,8 +165,10 @@ def test_boxes_of_other_annotations(kind, folder, tmp_path):
     elif kind == "voc":
         edges = "<xmin>24</xmin><ymin>10</ymin><xmax>47</xmax><ymax>29</ymax>"
         (given / "03.xml").write_text(f"<annotation><object><bndbox>{edges}</bndbox></object></annotation>")
-    else:
+    elif kind == "yolo":
         (given / "03.txt").write_text("7 0.6 0.5 0.4 0.5\n")
+    else:
+        (given / "boxes.txt").write_text("03.png n01 24 10 47 29\n")
     boxes.main([str(folder), f"--{kind}", str(given)])
     assert json.loads((folder / "boxes.json").read_text())["03.png"] == [pytest.approx([24, 10, 47, 29])]
 
@@ -217,3 +219,30 @@ def test_the_teacher_sees_mirror_images_alike(photographs):
     maps = teach(teacher, photographs)
     assert maps.shape == (4, 14, 14) and torch.allclose(maps.sum((1, 2)), torch.ones(4), atol=1e-5)
     assert torch.allclose(teach(teacher, photographs.flip(3)), maps.flip(2), atol=1e-5)
+
+
+def test_boxes_follow_their_photographs(folder):
+    picture = Image.new("RGB", (896, 448))
+    picture.paste((255, 0, 0), (300, 100, 500, 200))
+    picture.save(folder / "wide.png")
+    image, mask = read(folder / "wide.png", [[300, 100, 499, 199]])
+    assert image.shape == (3, 224, 224) and mask.shape == (56, 56)
+    red = F.adaptive_avg_pool2d(image[:1].float(), 56)[0] > 127
+    assert (red == mask.bool()).float().mean() > 0.99 and mask.sum() > 200
+
+
+@pytest.mark.slow
+def test_a_table_of_sources(folder, capsys):
+    (folder / "boxes.json").write_text(
+        json.dumps({"03.png": [20, 10, 40, 30], "04.png": [[20, 10, 40, 30], [0, 0, 3, 3]]})
+    )
+    measure.main([str(folder), "--sources", "network", "network:32", "spectral:32"])
+    measure.main([str(folder), "--object-share", "0.25", "--sources", "spectral"])
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if "photographs," in line]
+    assert [row[0] for row in rows] == ["| photographs, 2"] * 3 + ["| photographs, 3"]
+    assert all(0 < float(row[3].split(",")[0]) < 1 for row in rows)
+
+
+def test_photographs_without_boxes_are_told(folder):
+    with pytest.raises(SystemExit, match=r"must hold photographs and a boxes\.json"):
+        measure.main([str(folder)])
