@@ -123,7 +123,7 @@ def is_network(path: str | os.PathLike) -> bool:
     """Whether a file holds weights that `save_network` wrote."""
     try:
         with safe_open(path, "pt") as file:
-            return (file.metadata() or {}).get("format") == FORMAT
+            return (file.metadata() or {}).get("format", "").startswith(FORMAT)
     except (OSError, SafetensorError):
         return False
 
@@ -150,7 +150,7 @@ def load_network(path: str | os.PathLike) -> SaliencyNetwork:
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
-def save_network(network: SaliencyNetwork, path: str | os.PathLike, about: dict[str, str]) -> None:
+def save_network(network: SaliencyNetwork, path: str | os.PathLike, about: str = "") -> None:
     """Write a network's weights in half precision, with what there is to say about them."""
     weights = {name: weight.detach().half().contiguous() for name, weight in network.state_dict().items()}
-    save_file(weights, path, {"format": FORMAT} | about)
+    save_file(weights, path, {"format": f"{FORMAT}; {about}"})  # one entry: the file writes several in any order

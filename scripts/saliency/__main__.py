@@ -96,7 +96,7 @@ def compare(source: Network, lesson: Lesson) -> list[str]:
     taught = lesson.maps.float()[:, None]
     overlap = torch.minimum(unit_mass(resize(maps, taught.shape[-2:])), unit_mass(taught)).sum((1, 2, 3)).mean()
     lines = [f"{len(maps)} photographs held out: the maps overlap with the teacher's by {overlap:.2f}"]
-    boxed = lesson.masks.flatten(1).any(1)
+    boxed = lesson.masks.flatten(1).amax(1) > 0
     for name, each in (("teacher", taught), ("network", maps)) if boxed.any() else ():
         found = map_quality(each[boxed], lesson.masks[boxed][:, None])
         lines.append(f"{name}: {found['on_object']:.2f} of the mass in the boxes, {found['pointing']:.2f} point there")
@@ -132,7 +132,8 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:
         raise SystemExit("interrupted; the same command goes on") from None
-    save_network(network, args.out, {"command": " ".join(args.images), "steps": str(args.steps)})
+    folders = ", ".join(Path(text).name for text in args.images)
+    save_network(network, args.out, f"{args.steps} steps on {len(lesson)} photographs of {folders}")
     source = Network(args.out)
     print("\n".join(compare(source, held_out)))
     print(f"{args.out}: sha256 {hashlib.sha256(args.out.read_bytes()).hexdigest()[:16]}, {len(lesson)} photographs")

@@ -57,7 +57,7 @@ def test_maps_do_not_depend_on_the_normalisation(normalize, photographs):
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 13])
 def test_any_size_and_number_of_channels(size, channels):
     images = torch.rand(2, channels, *size)
-    maps = create_saliency()(images)
+    maps = create_saliency(grid=None)(images)
     assert maps.shape[:2] == (2, 1) and maps.isfinite().all() and (maps >= 0).all()
     ratio = (maps.shape[3] / maps.shape[2]) / (size[1] / size[0])
     assert 0.75 < ratio < 1.34 or min(maps.shape[-2:]) == 4
@@ -66,7 +66,7 @@ def test_any_size_and_number_of_channels(size, channels):
 def test_grey_images_are_repeated_and_of_other_channels_the_mean_counts():
     source, images = create_saliency(), torch.rand(2, 5, 64, 64)
     grey = images.mean(1, keepdim=True)
-    assert torch.equal(source(images), source(grey))
+    assert torch.allclose(source(images), source(grey), atol=1e-4)
     assert torch.allclose(source(grey), source(grey.expand(-1, 3, -1, -1)), atol=1e-4)
 
 
@@ -94,7 +94,7 @@ def test_it_is_deterministic_frozen_and_survives_pickling(photographs):
 
 def test_weights_of_ones_own_are_read_back(tmp_path, photographs):
     network = SaliencyNetwork(8)
-    save_network(network, tmp_path / "own.safetensors", {"images": "none"})
+    save_network(network, tmp_path / "own.safetensors")
     source = create_saliency(checkpoint=tmp_path / "own.safetensors")
     assert isinstance(source, Network) and "own.safetensors" in repr(source)
     for name, weight in source.network.state_dict().items():
@@ -122,5 +122,5 @@ def test_a_classifiers_checkpoint_or_model_alone_is_looked_through(checkpoint):
 
 def test_half_precision_weights_are_near_the_trained_ones(tmp_path, photographs):
     network = load_network(WEIGHTS)
-    save_network(network, tmp_path / "again.safetensors", {})
+    save_network(network, tmp_path / "again.safetensors")
     assert torch.equal(Network(tmp_path / "again.safetensors")(photographs), Network()(photographs))

@@ -228,7 +228,7 @@ def test_boxes_follow_their_photographs(folder):
     image, mask = read(folder / "wide.png", [[300, 100, 499, 199]])
     assert image.shape == (3, 224, 224) and mask.shape == (56, 56)
     red = F.adaptive_avg_pool2d(image[:1].float(), 56)[0] > 127
-    assert (red == mask.bool()).float().mean() > 0.99 and mask.sum() > 200
+    assert (red == mask.bool()).float().mean() > 0.98 and mask.sum() > 200
 
 
 @pytest.mark.slow
