@@ -158,7 +158,7 @@ class SessionMixup(MethodMixup):
     def __call__(self, x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mix a batch in place; see `MethodMixup`."""
         mixed, target = super().__call__(x, target)
-        # An inference tensor, or one whose images share memory, can't be changed: the result is a new one there.
+        # A tensor whose images share memory can't be changed: the result is a new one there.
         with torch.no_grad(), contextlib.suppress(RuntimeError):
             mixed = x.copy_(mixed)
         return mixed, target

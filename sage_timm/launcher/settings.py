@@ -8,7 +8,7 @@ from typing import Any
 from ..checks import check_count, check_library
 from ..methods import Method, create_method
 from ..options import SALIENCY_FLAGS, saliency_settings
-from .flags import flag
+from .flags import NAMES, flag
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def read_settings(given: Mapping[str, Any], args: Mapping[str, Any]) -> Settings
         f"{flag(name)} was 0, so {mixer} would never mix; using {flag(name)} {alpha}, the value of its authors"
         for name, alpha in opened.items()
     ]
-    idle = [flag(name) for name in merged if name.startswith("saliency")]
+    idle = [flag(name) for name in NAMES if name.startswith("saliency") and name in merged]
     if idle and not method.uses_saliency and label_weight == "mask":
         notes.append(f"{', '.join(idle)} has no effect: {asked} uses no saliency")
     return Settings(

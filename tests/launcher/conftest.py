@@ -8,7 +8,7 @@ import sys
 import pytest
 import timm.loss
 from launcher.tools import RUN, SCRIPTS, TRAIN
-from torch.optim.optimizer import _global_optimizer_post_hooks
+from torch.optim.optimizer import _global_optimizer_pre_hooks
 
 from sage_timm.launcher import cli
 from sage_timm.launcher.patches import SEAMS
@@ -16,9 +16,8 @@ from sage_timm.launcher.patches import SEAMS
 
 def replaced_objects():
     """Everything that the launcher may replace while a script runs."""
-    seams = [vars(pkgutil.resolve_name(owner))[name] for owner, name, _ in SEAMS]
-    parser = argparse.ArgumentParser.__init__, argparse.ArgumentParser.parse_known_args
-    return seams, parser, list(_global_optimizer_post_hooks)
+    seams = [vars(pkgutil.resolve_name(owner)).get(name) for owner, name, _ in SEAMS]
+    return seams, argparse.ArgumentParser.parse_known_args, list(_global_optimizer_pre_hooks)
 
 
 @pytest.fixture

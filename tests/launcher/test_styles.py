@@ -19,18 +19,15 @@ def test_deit_style_hears_the_statistics_of_its_transform(deit):
     assert "normalised with mean (0.3, 0.3, 0.3), std (0.2, 0.2, 0.2)" in err
 
 
-def test_deit_style_self_saliency_though_the_model_is_built_later(deit):
-    err = deit("--cutmix", "0", "--saliency", "self")
-    assert "gradient of the model in training" in err and "the saliency follows a ResNet of" in err
-
-
-def test_a_script_that_never_gives_batches_to_mixup_fails_within_ten_steps(deit):
-    with pytest.raises(RuntimeError, match="10 optimizer steps gave no batch to timm's Mixup"):
-        deit(*SPECTRAL, "--wrong", "calls none")
+def test_a_script_that_never_gives_batches_to_mixup_is_warned_and_fails_at_its_end(deit, capsys):
+    """A schedule that mixes late is not ended at its tenth step: here the sixth epoch mixes."""
+    err = deit(*SPECTRAL, "--wrong", "calls none")
+    assert "warning: --sage was given, but 10 optimizer steps saw no mixed batch so far" in err
+    assert err.splitlines()[-1] == "sage_timm: 3 of 3 batches were mixed, 3 of them by --sage"
 
 
 def test_a_script_that_never_builds_mixup_fails(deit, refusal):
-    assert "the script never built timm's Mixup;" in refusal(deit, *SPECTRAL, "--wrong", "builds none")
+    assert "the script never built timm's Mixup nor torchvision's v2.MixUp" in refusal(deit, *SPECTRAL, "--wrong", "builds none")
 
 
 def test_a_collate_in_a_foreign_loader_says_what_to_do(deit):
@@ -55,14 +52,6 @@ def test_poolformer_fastvit_and_volo_style(path, by, run, losses, tmp_path, imag
     assert len(losses) == 3 and sum(mixed_rows(target) for target in losses) > 0
 
 
-def test_a_script_that_checks_its_yaml_against_a_second_parser_knows_our_keys(run, tmp_path, image_folder, monkeypatch):
-    (tmp_path / "recipe.yaml").write_text("sage: true\nsaliency: spectral\nmixp: 1\n")
-    printed = []
-    monkeypatch.setattr("builtins.print", lambda *a, **k: printed.append(a))
-    run(SCRIPTS / "poolformer.py", image_folder, "-c", "recipe.yaml")
-    assert ("UNKNOWN", ["mixp"]) in printed
-
-
 @pytest.mark.parametrize("ending", ["", "sys.exit()", "sys.exit(0)"])
 def test_a_script_that_exits_is_checked_all_the_same(ending, run, tmp_path, refusal):
     (tmp_path / "script.py").write_text(f"import sys\n{ending}\n")
@@ -84,9 +73,9 @@ def test_a_script_that_parses_again_after_its_config_file(run, tmp_path):
     assert "sage_timm: SAGE" in run(tmp_path / "script.py", "--config", "x.yaml", *SPECTRAL)
 
 
-def test_mixup_in_workers_is_told_where_it_belongs(run):
-    with pytest.raises(RuntimeError, match="call Mixup after the DataLoader"):
-        run(SCRIPTS / "mixes_in_workers.py", "--sage", *SPECTRAL)
+def test_mixup_in_workers_is_counted(run):
+    err = run(SCRIPTS / "mixes_in_workers.py", "--sage", *SPECTRAL)
+    assert err.splitlines()[-1] == "sage_timm: 2 of 2 batches were mixed, 2 of them by --sage"
 
 
 def test_linked_scripts_find_their_neighbours(run, tmp_path):
