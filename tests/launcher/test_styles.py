@@ -1,5 +1,7 @@
 """Scripts that copied timm's Mixup, each in the style of its family, and scripts that use it wrongly."""
 
+import re
+
 import pytest
 from launcher.tools import SCRIPTS, mixed_rows
 
@@ -84,3 +86,27 @@ def test_linked_scripts_find_their_neighbours(run, tmp_path):
     (tmp_path / "real" / "script.py").write_text("import neighbour_of_a_link\n")
     (tmp_path / "link.py").symlink_to(tmp_path / "real" / "script.py")
     run(tmp_path / "link.py")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("cutmix", [0, 1])
+def test_torchvision_style(workers, cutmix, run, image_folder):
+    alphas = ["--mixup-alpha", 1, "--cutmix-alpha", cutmix]
+    where = ["--data-path", image_folder / "train", "-j", workers]
+    err = run(SCRIPTS / "vision" / "train.py", "--use-v2", *where, *alphas, "--sage", *SPECTRAL).splitlines()
+    assert "sage_timm: SessionMix(SAGE(lam_max=0.6, search_fraction=1.0), alpha=1.0, num_classes=3" in err[0]
+    if not workers:  # which say it themselves
+        assert err[1].endswith("torch.float32 on cpu, normalised with mean (0.4, 0.5, 0.6), std (0.2, 0.3, 0.4)")
+    mixed, of, by_sage = map(int, re.findall(r"\d+", err[-1]))
+    assert mixed == of == 12 and (4 <= by_sage <= 8 if cutmix else by_sage == 12)
+
+
+def test_torchvision_style_opens_its_mixup_alpha(run, image_folder):
+    flags = ["--data-path", image_folder / "train", "--cutmix-alpha", 1, "--sage", *SPECTRAL]
+    err = run(SCRIPTS / "vision" / "train.py", "--use-v2", *flags)
+    assert "--mixup-alpha was 0, so sage would never mix; using --mixup-alpha 1.0" in err
+
+
+def test_torchvision_style_without_v2_names_sagemix(run, image_folder, refusal):
+    line = refusal(run, SCRIPTS / "vision" / "train.py", "--data-path", image_folder / "train", "--sage")
+    assert "give --use-v2, or use SageMix as in docs/training.md" in line
