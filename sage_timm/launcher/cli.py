@@ -6,7 +6,6 @@ import os
 import sys
 import traceback
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +17,28 @@ from .settings import read_settings
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
-USAGE = """usage: python -m sage_timm SCRIPT [ARGS ...] --sage [--saliency ...]
+USAGE = """python -m sage_timm SCRIPT [ARGS ...] --sage [--saliency ...]
        python -m sage_timm SCRIPT [ARGS ...] --mixer NAME [...]
+       torchrun --nproc_per_node N -m sage_timm SCRIPT [ARGS ...] --sage
 
-Runs a training script that uses timm's Mixup or torchvision's v2.MixUp, with SAGE or another method in its place.
-Distributed:
-torchrun --nproc_per_node N -m sage_timm SCRIPT [ARGS ...] --sage
-"""
+Runs a training script that uses timm's Mixup or torchvision's v2.MixUp, with SAGE or another method in its place."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the script that `argv` (default: the command line) names, as a real `__main__`."""
     argv = sys.argv[1:] if argv is None else argv
-    flags = argparse.ArgumentParser(prog="sage_timm", usage=argparse.SUPPRESS, add_help=False, allow_abbrev=False)
+    flags = argparse.ArgumentParser(prog="sage_timm", usage=USAGE, add_help=False, allow_abbrev=False)
     add_flags(flags)
     if not argv or argv[0] in ("-h", "--help"):
-        print(f"{USAGE}\n{flags.format_help().strip()}")
+        flags.print_help()
         sys.exit(0 if argv else 2)
-    if argv[0].startswith("-"):
-        refuse(f"SCRIPT must come before the flags, got {argv[0]}; usage: python -m sage_timm SCRIPT [ARGS ...] --sage")
     script = os.path.abspath(argv[0])
     if not os.path.isfile(script):
-        refuse(f"SCRIPT must be an existing file, got {argv[0]!r}; usage: python -m sage_timm SCRIPT [ARGS ...] --sage")
+        refuse(f"SCRIPT must be an existing file, before all flags, got {argv[0]!r}; see python -m sage_timm --help")
     given, rest = flags.parse_known_args(argv[1:])
     if asks_for_help := bool({"-h", "--help"} & set(rest)):
-        print(f"sage_timm's {flags.format_help().strip()}\n")
-    with Launch(script, vars(given), rest) as launch, _tracebacks_from(script, launch.args):
+        flags.print_help()
+    with Launch(script, vars(given), rest) as launch:
         launch.read()
         try:
             with watched(launch.parsed, launch.step):
@@ -52,6 +47,9 @@ def main(argv: list[str] | None = None) -> None:
             if end.code in (None, 0) and not asks_for_help:
                 launch.finish()
             raise
+        except Exception as error:
+            _report(error, script, launch.args)
+            sys.exit(1)
         launch.finish()
 
 
@@ -143,39 +141,15 @@ def _run_as_main(script: str, argv: list[str]) -> None:
         sys.argv, sys.path[:], sys.modules["__main__"] = before
 
 
-def _is_raised_here(error: BaseException) -> bool:
-    """Tell whether sage_timm raised an error about what it was given, by a statement of its own."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return (
-        isinstance(error, (RuntimeError, TypeError, ValueError))
-        and bool(frames)
-        and Path(frames[-1].filename).is_relative_to(PACKAGE)
-        and str(frames[-1].line).startswith("raise ")
-    )
-
-
-@contextlib.contextmanager
-def _tracebacks_from(script: str, args: dict[str, Any]) -> Iterator[None]:
-    """Start the traceback of an uncaught error at the script's own frames; say one that sage_timm raised in one line.
-
-    Python calls the hook when all else has ended, so after an error it is the hook itself that puts back the former.
-    """
-    former = sys.excepthook
-
-    def report(kind, error, trace) -> None:
-        sys.excepthook = former
-        if _is_raised_here(error):
-            print(f"sage_timm: error: {in_words(str(error), args)}", file=sys.stderr)
-            return
-        inner = trace
-        while inner is not None and inner.tb_frame.f_code.co_filename != script:
-            inner = inner.tb_next
-        former(kind, error.with_traceback(inner or trace), inner or trace)
-
-    sys.excepthook = report
-    try:
-        yield
-    except SystemExit:
-        sys.excepthook = former
-        raise
-    sys.excepthook = former
+def _report(error: Exception, script: str, args: dict[str, Any]) -> None:
+    """Print the traceback of an error from the script's own frames on; in one line what sage_timm raised itself."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    ours = Path(last.filename).is_relative_to(PACKAGE) and str(last.line).startswith("raise ")
+    if ours and isinstance(error, (RuntimeError, TypeError, ValueError)):
+        print(f"sage_timm: error: {in_words(str(error), args)}", file=sys.stderr)
+        return
+    inner = error.__traceback__
+    while inner is not None and inner.tb_frame.f_code.co_filename != script:
+        inner = inner.tb_next
+    error = error.with_traceback(inner or error.__traceback__)
+    sys.excepthook(type(error), error, error.__traceback__)

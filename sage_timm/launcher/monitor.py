@@ -62,25 +62,27 @@ class Monitor:
             built: whether the script built a mixer in this process.
         """
         counts, mixed = self.counts, self.mixed
-        total, idle = counts.total(), built and not self.steps and not self.counts
+        total = counts.total()
+        idle = built and not self.steps and not total
         if mixed or idle or counts[OFF] == total > 0:
             why = ": the script made no optimizer step" if idle else ""
             say(f"{mixed} of {total} batches were mixed, {counts[BY_METHOD]} of them by {self.asked}{why}")
-        elif total:
-            refuse(
-                f"none of the {total} batches was mixed: {self.asked} had no effect; batches must hold at least 2 "
-                "images, and the script's probability of mixing must not be near 0"
+            return
+        if total:
+            what = (
+                f"none of the {total} batches was mixed; batches must hold at least 2 images, and be mixed more often"
             )
         elif built:
-            refuse(
-                f"{self.asked} was given, but {self.steps} optimizer steps gave no batch to the mixer; the script must "
-                "call it (`images, target = mixup_fn(images, target)`) or give it to its loader"
+            what = (
+                f"{self.steps} optimizer steps gave no batch to the mixer; the script must call it "
+                "(`images, target = mixup_fn(images, target)`) or give it to its loader"
             )
         else:
-            refuse(
-                f"{self.asked} was given, but the script never built timm's Mixup nor torchvision's v2.MixUp: nothing "
-                "was mixed; turn mixing on in the script, or put SageMixup or SageMix into it, see docs/training.md"
+            what = (
+                "the script never built timm's Mixup nor torchvision's v2.MixUp: nothing was mixed; turn mixing on in "
+                "the script, or put SageMixup or SageMix into it, see docs/training.md"
             )
+        refuse(f"{self.asked} was given, but {what}")
 
 
 def unused(folder: Path) -> Path:

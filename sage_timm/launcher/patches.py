@@ -12,6 +12,7 @@ import pkgutil
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import timm.data.loader
 from timm.data import FastCollateMixup, Mixup
@@ -35,14 +36,10 @@ class DeferredCollate(FastCollateMixup):
         self.mixup = SessionMixup(session, *args, **kwargs)
         self.attached = False
 
-    @property
-    def mixup_enabled(self) -> bool:
-        """Whether batches are mixed; PrefetchLoader sets it."""
-        return self.mixup.mixup_enabled
-
-    @mixup_enabled.setter
-    def mixup_enabled(self, enabled: bool) -> None:
-        self.mixup.mixup_enabled = enabled
+    # PrefetchLoader reads and sets whether batches are mixed.
+    mixup_enabled = property(
+        lambda self: self.mixup.mixup_enabled, lambda self, enabled: setattr(self.mixup, "mixup_enabled", enabled)
+    )
 
     def plain(self) -> Callable:
         """Return timm's collate without mixing; RuntimeError where no PrefetchLoader will mix its batches."""
@@ -153,7 +150,7 @@ def installed(session: Session) -> Iterator[None]:
     found = [(*_find(owner, name), name, stand_in) for owner, name, stand_in in SEAMS]
     with contextlib.ExitStack() as undo:
         for owner, original, name, stand_in in found:
-            undo.enter_context(_replaced(owner, name, _wrapped(original, stand_in, session)))
+            undo.enter_context(mock.patch.object(owner, name, _wrapped(original, stand_in, session)))
         yield
 
 
@@ -174,25 +171,11 @@ def watched(
         return namespace, rest
 
     kind = argparse.ArgumentParser
-    with _replaced(kind, "parse_known_args", _wrapped(kind.parse_known_args, parse_known_args, None)):
-        hook = register_optimizer_step_pre_hook(lambda *_: step())
-        try:
-            yield
-        finally:
-            hook.remove()
-
-
-@contextlib.contextmanager
-def _replaced(owner: Any, name: str, new: Callable) -> Iterator[None]:
-    inherited, original = name not in vars(owner), getattr(owner, name)
-    setattr(owner, name, new)
-    try:
+    with contextlib.ExitStack() as undo:
+        wrapped = _wrapped(kind.parse_known_args, parse_known_args, None)
+        undo.enter_context(mock.patch.object(kind, "parse_known_args", wrapped))
+        undo.callback(register_optimizer_step_pre_hook(lambda *_: step()).remove)
         yield
-    finally:
-        if inherited:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, original)
 
 
 def _wrapped(original: Callable, stand_in: Callable, session: Session | None) -> Callable:

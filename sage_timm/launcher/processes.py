@@ -14,12 +14,8 @@ QUEUES = ("sbatch", "qsub", "bsub", "submitit.core._submit")
 def through_launcher(session: Session, command: Any, folder: Any = None) -> Any:
     """Return a command, with the launcher before the script where it starts that anew, as Lightning's ddp does.
 
-    Exits where a command that starts it can't be changed, or submits a job before anything was trained.
-
-    Args:
-        session: the run's.
-        command: a sequence of words, or a text for the shell.
-        folder: where it runs; default: here.
+    It is a sequence of words, or a text for the shell, to run in a folder (default: here). Exits where it starts the
+    script but can't be changed, and where it submits a job before anything was trained.
     """
     text = isinstance(command, (str, bytes, os.PathLike))
     words = [os.fsdecode(word) for word in (os.fsdecode(command).split() if text else command)]
@@ -55,9 +51,6 @@ class Joining:
 def _join(session: Session) -> Session:
     from .patches import installed
 
-    joined.append(installed(session))
-    joined[-1].__enter__()
+    session.context = installed(session)
+    session.context.__enter__()
     return session
-
-
-joined: list = []  # contexts that a spawned process stays in

@@ -28,14 +28,13 @@ class Session:
 
     Attributes:
         settings: may be replaced until the script builds its mixer, by what a later parser parsed.
-        script, flags: the script, and the launcher's flags as words; a command that starts it anew is made of them.
+        script, flags: the script, and the launcher's flags as words, for a command that starts it anew.
         args: names of what the script parsed.
         by_loader: mean and std that timm's loader normalises training images with, if it does.
         by_transform: those of torchvision's Normalize, each once, in the order in which the script built them.
-        source: the saliency source, once a mixer needed it, and the channels of its images.
-        monitor: counts the run's batches.
-        built, described: whether the script built a mixer, and whether it was given a batch.
-        drawn: number of the last mixed batch that was drawn.
+        source: the saliency source, once a mixer needed it.
+        context: what a spawned process stays in.
+        built, described, drawn: whether there is a mixer; whether its first batch was described; the last picture.
     """
 
     def __init__(self, settings: Settings, script: str = "", flags: Sequence[str] = (), args: Iterable[str] = ()):
@@ -43,8 +42,9 @@ class Session:
         self.script, self.flags, self.args = script, tuple(flags), args
         self.by_loader: Statistics | None = None
         self.by_transform: list[Statistics] = []
-        self.source: tuple[Saliency, int] | None = None
+        self.source: Saliency | None = None
         self.monitor = Monitor(settings.asked)
+        self.context: contextlib.AbstractContextManager | None = None
         self.built, self.described, self.drawn = False, False, 0
 
     def __getstate__(self) -> dict[str, Any]:
@@ -55,20 +55,16 @@ class Session:
         """Per-channel mean and std the training images are normalised with; None where unknown."""
         return self.settings.statistics or self.by_loader or next(iter(self.by_transform), None)
 
-    def saliency(self, channels: int | None = None) -> Saliency | None:
-        """Return the run's saliency source for images of so many channels; None for a method that uses none.
+    def saliency(self) -> Saliency | None:
+        """Return the run's saliency source, created once; None for a method that uses none.
 
         In a distributed run a node's first rank gets the weights first.
         """
-        settings = self.settings
-        if not settings.uses_saliency:
-            return None
-        if self.source is None or (settings.needs_model and channels not in (None, self.source[1])):
-            arguments = {"in_chans": 3, **settings.source, **({"in_chans": channels} if channels else {})}
+        if self.source is None and self.settings.uses_saliency:
             with _first_rank_first():
-                self.source = create_saliency(**arguments), arguments["in_chans"]
+                self.source = create_saliency(**self.settings.source)
             self._tell_source()
-        return self.source[0]
+        return self.source
 
     def note_loader(self, mean: torch.Tensor, std: torch.Tensor) -> None:
         """Remember what timm's loader normalises the training images with."""
@@ -84,7 +80,7 @@ class Session:
 
     def _tell_source(self) -> None:
         if self.source is not None:
-            self.source[0].normalized_with(*(self.statistics or (None, None)))
+            self.source.normalized_with(*(self.statistics or (None, None)))
 
     def announce(self, mixer: object) -> None:
         """Say what mixes."""
@@ -97,19 +93,12 @@ class Session:
     def show(
         self, images: torch.Tensor, target: torch.Tensor, plan: MixPlan | None, mixers: list[str], enabled: bool = True
     ) -> None:
-        """Count a batch; describe the first one, draw the first mixed ones.
-
-        Args:
-            images: [B, C, H, W], before mixing.
-            target: [B, N] class weights.
-            plan: None where nothing is mixed.
-            mixers: what mixed each image.
-            enabled: whether mixing is switched on.
-        """
+        """Count a batch of images before they are mixed by `mixers`; describe the first, draw the first mixed ones."""
         described, self.described = self.described, True
         if not described and self.monitor.counts.total() == self.monitor.counts[CUTMIX]:
             size = " x ".join(map(str, images.shape))
-            say(f"first batch {size}, {images.dtype} on {images.device}{self._normalisation(images)}")
+            normalised = self._normalisation() if images.is_floating_point() else ""
+            say(f"first batch {size}, {images.dtype} on {images.device}{normalised}")
         by_method = type(self.settings.method).__name__ in mixers
         unmixed = UNMIXED if enabled else OFF
         self.monitor.batch(unmixed if plan is None else BY_METHOD if by_method else BY_OTHERS)
@@ -125,11 +114,9 @@ class Session:
             self.settings = replace(self.settings, save_mixed=0)
             say(f"can't write {path} ({error.strerror}); the training goes on without pictures")
 
-    def _normalisation(self, images: torch.Tensor) -> str:
-        if not images.is_floating_point():
-            return ""
+    def _normalisation(self) -> str:
         if self.statistics is None:
-            return ASSUMED if self.settings.needs_model else ""
+            return ASSUMED if self.source is not None and self.settings.source.get("name") != "spectral" else ""
         others = len(self.by_transform) > 1 and self.statistics is self.by_transform[0]
         doubt = "; Normalize was given others, too: --saliency-mean and --saliency-std decide" if others else ""
         return f", normalised with mean {self.statistics[0]}, std {self.statistics[1]}{doubt}"
@@ -164,7 +151,6 @@ class SessionMixup(MethodMixup):
         return mixed, target
 
     def _plan(self, x: torch.Tensor, weights: torch.Tensor) -> MixPlan | None:
-        self.planner.source = self.session.saliency(x.shape[1])
         plan = super()._plan(x, weights)
         self.session.show(x, weights, plan, self.mixers(), self.mixup_enabled)
         return plan
@@ -201,7 +187,6 @@ class SessionMix(SageMix):
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw and search for a batch; see `SageMix`."""
         images = flat_inputs[0].as_subclass(torch.Tensor)
-        self.planner.source = self.session.saliency(images.shape[1])
         params = super().make_params(flat_inputs)
         self.session.show(images, params["weights"], params["plan"], [type(self.method).__name__] * len(images))
         return params

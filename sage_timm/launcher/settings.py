@@ -43,11 +43,6 @@ class Settings:
         """Whether the method or the label weights look at saliency."""
         return self.method.uses_saliency or self.label_weight == "saliency"
 
-    @property
-    def needs_model(self) -> bool:
-        """Whether the saliency comes from an auxiliary model."""
-        return self.uses_saliency and self.source.get("name") != "spectral"
-
 
 def read_settings(given: Mapping[str, Any], args: Mapping[str, Any]) -> Settings | None:
     """Check and merge what was asked for; None where no mixer was.
@@ -83,9 +78,6 @@ def read_settings(given: Mapping[str, Any], args: Mapping[str, Any]) -> Settings
     source, sources = saliency_settings(merged), SALIENCY_FLAGS["--saliency"]["choices"]
     if source.get("name", sources[0]) not in sources:
         raise ValueError(f"--saliency must be one of {', '.join(sources)} in the launcher, got {source['name']!r}")
-    input_size = args.get("input_size")
-    if channels := args.get("in_chans") or (input_size[0] if isinstance(input_size, (list, tuple)) else None):
-        source["in_chans"] = channels
     mean, std = merged.get("saliency_mean"), merged.get("saliency_std")
     if (mean is None) != (std is None):
         raise ValueError("--saliency-mean and --saliency-std must be given together")

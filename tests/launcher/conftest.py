@@ -31,24 +31,15 @@ def run(monkeypatch, capsys, tmp_path):
         monkeypatch.chdir(cwd)
         monkeypatch.setattr(logging.getLogger(), "handlers", list(logging.getLogger().handlers))
         interpreter = sys.argv, list(sys.path), sys.modules["__main__"]
-        hook, before, modules = sys.excepthook, replaced_objects(), set(sys.modules)
-        failed = True
+        before, modules = replaced_objects(), set(sys.modules)
         try:
             cli.main([str(arg) for arg in argv])
-            failed = False
-        except SystemExit:
-            failed = False
-            raise
         finally:
             for name in set(sys.modules) - modules:
                 if str(getattr(sys.modules[name], "__file__", "")).startswith(str(SCRIPTS)):
                     del sys.modules[name]
             assert replaced_objects() == before
             assert (sys.argv, sys.path, sys.modules["__main__"]) == interpreter
-            if failed:  # as Python does with an error that nobody caught
-                monkeypatch.setattr("traceback.print_exception", lambda *_, **__: None)
-                sys.excepthook(*sys.exc_info())
-            assert sys.excepthook is hook
         return capsys.readouterr().err
 
     return run
@@ -56,12 +47,12 @@ def run(monkeypatch, capsys, tmp_path):
 
 @pytest.fixture
 def refusal(capsys):
-    """Call something that must end the run; return the exit's last line on stderr."""
+    """Call something that must end the run by an exit code; return its last line on stderr."""
 
-    def refusal(function, *argv):
+    def refusal(function, *argv, code=2):
         with pytest.raises(SystemExit) as caught:
             function(*argv)
-        assert caught.value.code == 2
+        assert caught.value.code == code
         return capsys.readouterr().err.splitlines()[-1]
 
     return refusal

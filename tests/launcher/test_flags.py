@@ -23,7 +23,17 @@ def test_choices_and_defaults_are_those_of_the_package():
 
 
 def test_flags_as_words_are_parsed_to_the_same():
-    words = ["--sage", "--mixer-kwargs", "lam_max=0.5", "x='a b'", "--saliency-size", "32", "--saliency-mean", "0.1", "0.2"]
+    words = [
+        "--sage",
+        "--mixer-kwargs",
+        "lam_max=0.5",
+        "x='a b'",
+        "--saliency-size",
+        "32",
+        "--saliency-mean",
+        "0.1",
+        "0.2",
+    ]
     given = vars(parser.parse_args(words))
     assert [*as_words(given)] == words and vars(parser.parse_args([*as_words(given)])) == given
 
@@ -50,8 +60,10 @@ def test_without_a_script_the_usage_is_an_error(run):
 
 
 def test_a_missing_script_is_refused(run, refusal):
-    assert "SCRIPT must be an existing file, got 'no_such_script.py'" in refusal(run, "no_such_script.py", "--sage")
-    assert "SCRIPT must come before the flags, got --sage; usage" in refusal(run, "--sage", "train.py")
+    assert "SCRIPT must be an existing file, before all flags, got 'no_such_script.py'" in refusal(
+        run, "no_such_script.py", "--sage"
+    )
+    assert "SCRIPT must be an existing file, before all flags, got '--sage'; see" in refusal(run, "--sage", "train.py")
 
 
 def test_yaml_and_args_yaml_rerun(train, losses, tmp_path):

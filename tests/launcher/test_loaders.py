@@ -104,14 +104,13 @@ def test_the_saliency_model_names_the_architecture_of_bare_weights(train, losses
     assert "--saliency-model must name the architecture" in refusal(train, *flags)
 
 
-@pytest.mark.parametrize("mean", [["--mean", "0.4", "--std", "0.3"], []])
-def test_greyscale_is_announced_as_timm_adapts_it(mean, train, losses, tmp_path):
-    model = timm.create_model("test_resnet", num_classes=3, in_chans=1)
-    torch.save({"arch": "test_resnet", "state_dict": model.state_dict()}, tmp_path / "grey.pth")
-    err = train("--mixup", "1", "--sage", "--input-size", "1", "24", "24", "--saliency-checkpoint", tmp_path / "grey.pth", *mean)
-    used = ("(0.4,)", "(0.3,)") if mean else ("(0.5,)", "(0.5,)")
-    assert "first batch 8 x 1 x 24 x 24" in err and len(losses) == 3
-    assert f"normalised with mean {used[0]}, std {used[1]}" in err
+@pytest.mark.parametrize(
+    ("mean", "used"), [(["--mean", "0.4", "--std", "0.3"], ("(0.4,)", "(0.3,)")), ([], ("(0.5,)", "(0.5,)"))]
+)
+def test_greyscale_is_announced_as_timm_adapts_it(mean, used, train, losses):
+    err = train(*SAGE, "--input-size", "1", "24", "24", *mean)
+    assert f"first batch 8 x 1 x 24 x 24, torch.float32 on cpu, normalised with mean {used[0]}, std {used[1]}" in err
+    assert len(losses) == 3
 
 
 def test_the_epochs_loss_is_the_mean_over_its_batches(train, monkeypatch, tmp_path):
@@ -129,14 +128,16 @@ def test_the_epochs_loss_is_the_mean_over_its_batches(train, monkeypatch, tmp_pa
 
 def test_a_run_of_which_no_batch_was_mixed_fails_at_its_end(train, losses, refusal):
     line = refusal(train, *SAGE, "--mixup-prob", "1e-9")
-    assert "none of the 3 batches was mixed: --sage had no effect" in line and len(losses) == 3
+    assert "none of the 3 batches was mixed" in line and len(losses) == 3
 
 
 def test_a_run_without_an_epoch_left_says_how_many_batches_were_mixed(train, losses, tmp_path):
     train(*SAGE)
     err = train(*SAGE, "--resume", tmp_path / "run" / "last.pth.tar")
     assert len(losses) == 3
-    assert err.splitlines()[-1].endswith("0 of 0 batches were mixed, 0 of them by --sage: the script made no optimizer step")
+    assert err.splitlines()[-1].endswith(
+        "0 of 0 batches were mixed, 0 of them by --sage: the script made no optimizer step"
+    )
 
 
 def test_the_pictures_go_to_the_output_folder(train, tmp_path, losses):

@@ -86,7 +86,9 @@ def test_a_timm_without_its_plain_collate_is_refused(session, monkeypatch, refus
     assert "has no timm.data.loader.fast_collate, which sage_timm needs" in refusal(installed(session).__enter__)
 
 
-@pytest.mark.parametrize("seam", [i for i, seam in enumerate(SEAMS) if seam[0].startswith("t")], ids=lambda i: ".".join(SEAMS[i][:2]))
+@pytest.mark.parametrize(
+    "seam", [i for i, seam in enumerate(SEAMS) if seam[0].startswith("t")], ids=lambda i: ".".join(SEAMS[i][:2])
+)
 def test_a_timm_without_an_inner_name_is_refused_in_one_line(seam, session, monkeypatch, refusal):
     owner, name, _ = SEAMS[seam]
     elsewhere = (f"{owner}_", name, SEAMS[seam][2])

@@ -59,7 +59,10 @@ def test_ranks_that_the_script_starts_itself_mix_as_it_does(by, tmp_path):
 @pytest.mark.parametrize(
     ("by", "line"),
     [
-        ("shell", "--sage does not reach a process that the script starts by a shell; use torchrun -m sage_timm SCRIPT"),
+        (
+            "shell",
+            "--sage does not reach a process that the script starts by a shell; use torchrun -m sage_timm SCRIPT",
+        ),
         ("queue", "--sage does not reach a job that the script submits; submit one that runs python -m sage_timm"),
     ],
 )

@@ -4,11 +4,10 @@ import pytest
 import torch
 
 from sage_timm.launcher import session as module
-from sage_timm.launcher.session import Session, SessionMix, SessionMixup
+from sage_timm.launcher.session import Session, SessionMixup
 from sage_timm.launcher.settings import Settings
 from sage_timm.methods import SAGE, Mixup, PuzzleMix
 from sage_timm.visualize import draw_mixed
-
 
 SPECTRAL = {"name": "spectral"}
 
@@ -77,17 +76,6 @@ def test_a_normalize_of_no_images_in_0_1_tells_nothing():
     session = Session(Settings(SAGE(), source=SPECTRAL))
     session.note_transform((103.5, 116.3, 123.7), (57.4, 57.1, 58.4))
     assert session.statistics is None
-
-
-@pytest.mark.parametrize("kind", [SessionMixup, SessionMix])
-@pytest.mark.parametrize("channels", [1, 3, 4])
-def test_the_saliency_model_takes_the_channels_of_the_batch(kind, channels, monkeypatch):
-    made, spectral = [], module.create_saliency("spectral")
-    monkeypatch.setattr(module, "create_saliency", lambda in_chans: made.append(in_chans) or spectral)
-    mixer = kind(Session(Settings(SAGE())), num_classes=3)
-    for _ in range(2):
-        assert mixer(2 * torch.rand(8, channels, 24, 24) - 1, torch.arange(8) % 3)[0].shape[1] == channels
-    assert made == ([3] if channels == 3 else [3, channels])
 
 
 def test_pictures_of_another_run_stay(tmp_path):

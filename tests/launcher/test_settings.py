@@ -6,7 +6,7 @@ import pytest
 
 from sage_timm.launcher.flags import flag
 from sage_timm.launcher.settings import Settings, read_settings
-from sage_timm.methods import METHODS, SAGE, CutMix, Mixup
+from sage_timm.methods import METHODS, SAGE
 
 
 @pytest.mark.parametrize("given", [{}, {"saliency": "spectral"}])
@@ -31,10 +31,9 @@ def test_everything_is_read():
         "save_mixed": 2,
         "output": "runs",
         "experiment": "first",
-        "input_size": (1, 24, 24),
         "mixup": 0.4,
     }
-    source = {"name": "gradient", "model": "resnet18", "checkpoint": "x.pth", "size": 20, "grid": 16, "in_chans": 1}
+    source = {"name": "gradient", "model": "resnet18", "checkpoint": "x.pth", "size": 20, "grid": 16}
     assert read_settings(given, args) == Settings(
         method=SAGE(0.5, 0.2),
         source=source,
@@ -97,7 +96,11 @@ def test_a_mixup_of_0_becomes_the_authors_alpha(mixer, args, alpha):
         ({"mixer": "mixup"}, {"aug_splits": 3}, "--aug-splits can't be combined with --mixer mixup"),
         ({"sage": True}, {"saliency": "self"}, "--saliency must be one of .* in the launcher, got 'self'"),
         ({"sage": True, "saliency_mean": [0.5]}, {}, "--saliency-mean and --saliency-std must be given together"),
-        ({"sage": True}, {"use_v2": False}, "--sage mixes in v2.MixUp's place: give --use-v2, or use SageMix as in docs/"),
+        (
+            {"sage": True},
+            {"use_v2": False},
+            "--sage mixes in v2.MixUp's place: give --use-v2, or use SageMix as in docs/",
+        ),
         ({"sage": True}, {"mixup_alpha": -1.0}, "--mixup-alpha must be at least 0, got -1.0"),
     ],
 )
@@ -109,12 +112,6 @@ def test_unfit_settings_are_refused(given, args, message):
 def test_saliency_flags_without_use_are_noted():
     settings = read_settings({"mixer": "mixup", "saliency": "spectral"}, {"saliency_size": 32})
     assert settings.notes == ("--saliency, --saliency-size has no effect: --mixer mixup uses no saliency",)
-
-
-@pytest.mark.parametrize(("method", "saliency", "needs"), [(SAGE(), "gradient", True), (SAGE(), "spectral", False)])
-def test_which_settings_need_an_auxiliary_model(method, saliency, needs):
-    assert Settings(method, source={"name": saliency}).needs_model == needs
-    assert not Settings(Mixup()).needs_model and not Settings(CutMix()).needs_model
 
 
 @pytest.mark.parametrize(

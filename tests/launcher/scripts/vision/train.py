@@ -1,4 +1,4 @@
-"""In the style of torchvision's reference: mixes in a collate_fn of the loader's workers, by v2 or by code of its own."""
+"""In the style of torchvision's reference: mixes in a collate_fn, in the workers of its loader."""
 
 import argparse
 
