@@ -9,7 +9,7 @@ import types
 from pathlib import Path
 from typing import Any
 
-from .console import refuse, refusing, say
+from .console import refuse, say
 from .flags import NAMES, add_flags, as_words, flag, in_words, nearest, taken
 from .patches import installed, watched
 from .session import Session
@@ -39,8 +39,8 @@ def main(argv: list[str] | None = None) -> None:
     if asks_for_help := bool({"-h", "--help"} & set(rest)):
         flags.print_help()
     with Launch(script, vars(given), rest) as launch:
-        launch.read()
         try:
+            launch.read()
             with watched(launch.parsed, launch.step):
                 _run_as_main(script, [argv[0], *rest])
         except SystemExit as end:
@@ -48,7 +48,9 @@ def main(argv: list[str] | None = None) -> None:
                 launch.finish()
             raise
         except Exception as error:
-            _report(error, script, launch.args)
+            if _is_raised_here(error):
+                refuse(in_words(str(error), launch.args))
+            _print_traceback(error, script)
             sys.exit(1)
         launch.finish()
 
@@ -70,18 +72,15 @@ class Launch(contextlib.ExitStack):
 
     def read(self) -> None:
         """Start the session, or change its settings, by the flags and by what the script parsed."""
-        with refusing(self.args):
-            settings = read_settings(self.given, self.args)
-            if settings is not None and self.session is None:
-                self.session = Session(settings, self.script, [*as_words(self.given)], self.args)
-                self.callback(os.unlink, self.session.monitor.path)
-                self.enter_context(installed(self.session))
-            if settings is not None and self.session is not None:
-                self.session.settings = settings
+        settings = read_settings(self.given, self.args)
+        if settings is not None and self.session is None:
+            self.session = Session(settings, self.script, [*as_words(self.given)])
+            self.callback(os.unlink, self.session.monitor.path)
+            self.enter_context(installed(self.session))
+        if settings is not None and self.session is not None:
+            self.session.settings = settings
 
-    def parsed(
-        self, parser: argparse.ArgumentParser, words: list[str], values: dict[str, Any], rest: list[str]
-    ) -> None:
+    def parsed(self, parser: argparse.ArgumentParser, words: list[str], values: dict[str, Any], rest: list[str]):
         """Read what a parser of the script made of `words`; may change the --mixup among its `values`."""
         if own := taken(parser, self.given):
             refuse(f"the script has a flag {', '.join(own)} of its own; run it without `-m sage_timm`")
@@ -141,15 +140,17 @@ def _run_as_main(script: str, argv: list[str]) -> None:
         sys.argv, sys.path[:], sys.modules["__main__"] = before
 
 
-def _report(error: Exception, script: str, args: dict[str, Any]) -> None:
-    """Print the traceback of an error from the script's own frames on; in one line what sage_timm raised itself."""
+def _is_raised_here(error: Exception) -> bool:
+    """Tell whether sage_timm raised an error about what it was given, by a statement of its own."""
     last = traceback.extract_tb(error.__traceback__)[-1]
+    kinds = (ImportError, RuntimeError, TypeError, ValueError)
     ours = Path(last.filename).is_relative_to(PACKAGE) and str(last.line).startswith("raise ")
-    if ours and isinstance(error, (RuntimeError, TypeError, ValueError)):
-        print(f"sage_timm: error: {in_words(str(error), args)}", file=sys.stderr)
-        return
+    return ours and isinstance(error, kinds)
+
+
+def _print_traceback(error: Exception, script: str) -> None:
+    """Print the traceback of an error from the script's own frames on."""
     inner = error.__traceback__
     while inner is not None and inner.tb_frame.f_code.co_filename != script:
         inner = inner.tb_next
-    error = error.with_traceback(inner or error.__traceback__)
-    sys.excepthook(type(error), error, error.__traceback__)
+    sys.excepthook(type(error), error.with_traceback(inner or error.__traceback__), inner or error.__traceback__)

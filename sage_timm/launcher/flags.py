@@ -24,7 +24,7 @@ NAMES = [option[2:].replace("-", "_") for option in OPTIONS]  # under which argp
 OURS = FLAGS | {"save_mixed": "--save-mixed", "mean": "--saliency-mean", "std": "--saliency-std"}
 THEIRS = {"mixup_alpha": "mixup", "cutmix_alpha": "cutmix", "prob": "mixup_prob", "switch_prob": "mixup_switch_prob"}
 THEIRS |= {"mode": "mixup_mode", "label_smoothing": "smoothing", "alpha": "mixup_alpha"}
-THEIRS |= {name: name for name in ("cutmix_minmax", "num_classes", "mean", "std")}
+THEIRS |= {name: name for name in ("cutmix_minmax", "num_classes")}
 
 
 def flag(name: str) -> str:

@@ -56,11 +56,7 @@ class Monitor:
             say(f"warning: {self.asked} was given, but {PATIENCE} optimizer steps saw no mixed batch so far")
 
     def end(self, built: bool) -> None:
-        """Say how many batches were mixed; exit where none was that should have been.
-
-        Args:
-            built: whether the script built a mixer in this process.
-        """
+        """Say how many batches were mixed; exit where none was that should have been; the script `built` a mixer."""
         counts, mixed = self.counts, self.mixed
         total = counts.total()
         idle = built and not self.steps and not total
@@ -69,13 +65,11 @@ class Monitor:
             say(f"{mixed} of {total} batches were mixed, {counts[BY_METHOD]} of them by {self.asked}{why}")
             return
         if total:
-            what = (
-                f"none of the {total} batches was mixed; batches must hold at least 2 images, and be mixed more often"
-            )
+            what = f"none of the {total} batches was mixed; they must hold at least 2 images, and be mixed more often"
         elif built:
             what = (
-                f"{self.steps} optimizer steps gave no batch to the mixer; the script must call it "
-                "(`images, target = mixup_fn(images, target)`) or give it to its loader"
+                f"{self.steps} optimizer steps gave no batch to the mixer; the script must call it, `images, target = "
+                "mixup_fn(images, target)`, or give it to its loader"
             )
         else:
             what = (

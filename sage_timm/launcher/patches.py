@@ -20,7 +20,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torchvision.transforms import v2
 
 from ..mixup import MethodMixup
-from .console import refuse, refusing
+from .console import refuse
 from .monitor import CUTMIX
 from .processes import Joining, through_launcher
 from .session import Session, SessionMix, SessionMixup
@@ -34,29 +34,19 @@ class DeferredCollate(FastCollateMixup):
 
     def __init__(self, session: Session, *args, **kwargs) -> None:
         self.mixup = SessionMixup(session, *args, **kwargs)
-        self.attached = False
 
     # PrefetchLoader reads and sets whether batches are mixed.
     mixup_enabled = property(
         lambda self: self.mixup.mixup_enabled, lambda self, enabled: setattr(self.mixup, "mixup_enabled", enabled)
     )
 
-    def plain(self) -> Callable:
-        """Return timm's collate without mixing; RuntimeError where no PrefetchLoader will mix its batches."""
-        if not self.attached:
-            raise RuntimeError(
-                "sage_timm mixes after timm's create_loader, but this script gave its FastCollateMixup to another "
-                "loader; mix its batches on the device by `images, target = mixup_fn(images, target)`"
-            )
-        return timm.data.loader.fast_collate
-
     def __call__(self, batch, _=None):
         """Collate a list of (image, label)."""
-        return self.plain()(batch)
+        return timm.data.loader.fast_collate(batch)
 
     def __reduce__(self):
         """Travel to spawned workers as the plain collate: what mixes stays in the training process."""
-        return functools.partial, (self.plain(),)
+        return functools.partial, (timm.data.loader.fast_collate,)
 
 
 # What stands in for others' functions: called with the original, the session and the call's arguments.
@@ -69,21 +59,20 @@ def _mixer_init(original: Callable, session: Session, mixer: Any, *args, **kwarg
     kind = type(mixer)
     if kind in MIXERS:
         mixer.__class__ = MIXERS[kind]
-        with refusing(session.args):
-            mixer.__init__(session, *args, **kwargs)
+        mixer.__init__(session, *args, **kwargs)
     elif isinstance(mixer, MethodMixup):
         original(mixer, *args, **kwargs)
     else:
         refuse(
-            f"{session.settings.asked} can't replace {kind.__module__}.{kind.__qualname__}, a subclass; use the class "
-            "of timm or torchvision itself in the script, or run it without `-m sage_timm`"
+            f"{session.settings.asked} can't replace {kind.__module__}.{kind.__qualname__}, a subclass; let the script "
+            "use the class itself, or run it without `-m sage_timm`"
         )
 
 
 def _prefetcher_init(original: Callable, session: Session, loader: Any, *args, **kwargs) -> None:
     original(loader, *args, **kwargs)
-    if _attach(getattr(loader.loader, "collate_fn", None)):
-        session.note_loader(loader.mean / 255, loader.std / 255)
+    if isinstance(getattr(loader.loader, "collate_fn", None), DeferredCollate):
+        session.note_statistics(loader.mean / 255, loader.std / 255, of_loader=True)
 
 
 def _prefetcher_iter(original: Callable, session: Session, loader: Any) -> Iterator:
@@ -92,15 +81,9 @@ def _prefetcher_iter(original: Callable, session: Session, loader: Any) -> Itera
     return (collate.mixup(*batch) for batch in batches) if isinstance(collate, DeferredCollate) else batches
 
 
-def _multi_epochs_init(original: Callable, session: Session, *args, **kwargs) -> None:
-    """Attach early: older versions of this loader start their workers before PrefetchLoader gets it."""
-    _attach(kwargs.get("collate_fn"))
-    original(*args, **kwargs)
-
-
 def _normalize_init(original: Callable, session: Session, transform: Any, *args, **kwargs) -> None:
     original(transform, *args, **kwargs)
-    session.note_transform(transform.mean, transform.std)
+    session.note_statistics(transform.mean, transform.std)
 
 
 def _cutmix_params(original: Callable, session: Session, *args) -> Any:
@@ -130,7 +113,6 @@ SEAMS: tuple[tuple[str, str, Callable], ...] = (
     ("timm.data.mixup.Mixup", "__init__", _mixer_init),
     ("timm.data.loader.PrefetchLoader", "__init__", _prefetcher_init),
     ("timm.data.loader.PrefetchLoader", "__iter__", _prefetcher_iter),
-    ("timm.data.loader.MultiEpochsDataLoader", "__init__", _multi_epochs_init),
     ("torchvision.transforms.v2.MixUp", "__init__", _mixer_init),
     ("torchvision.transforms.v2.CutMix", "make_params", _cutmix_params),
     ("torchvision.transforms.v2.Normalize", "__init__", _normalize_init),
@@ -155,9 +137,7 @@ def installed(session: Session) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def watched(
-    parsed: Callable[[argparse.ArgumentParser, list[str], dict[str, Any], list[str]], None], step: Callable[[], None]
-) -> Iterator[None]:
+def watched(parsed: Callable[..., None], step: Callable[[], None]) -> Iterator[None]:
     """Watch, within the context, what a script parses and its optimizer steps.
 
     Args:
@@ -188,13 +168,5 @@ def _find(owner: str, name: str) -> tuple[Any, Any]:
         found = pkgutil.resolve_name(owner)
         return found, getattr(found, name)
     except (AttributeError, ImportError):
-        package = owner.partition(".")[0]
-        version = importlib.metadata.version(package)
+        version = importlib.metadata.version(package := owner.partition(".")[0])
         refuse(f"{package} {version} has no {owner}.{name}, which sage_timm needs; use timm 1.0.16 to 1.0.31")
-
-
-def _attach(collate: object) -> bool:
-    """Tell whether a collate is ours, and let it know that a PrefetchLoader mixes its batches."""
-    if isinstance(collate, DeferredCollate):
-        collate.attached = True
-    return isinstance(collate, DeferredCollate)

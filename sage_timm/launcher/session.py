@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -29,54 +29,46 @@ class Session:
     Attributes:
         settings: may be replaced until the script builds its mixer, by what a later parser parsed.
         script, flags: the script, and the launcher's flags as words, for a command that starts it anew.
-        args: names of what the script parsed.
-        by_loader: mean and std that timm's loader normalises training images with, if it does.
-        by_transform: those of torchvision's Normalize, each once, in the order in which the script built them.
+        noted: mean and std of images, each once: those that timm's loader normalises with, else those of torchvision's
+            Normalize in the order in which the script built them, of which the first count.
         source: the saliency source, once a mixer needed it.
         context: what a spawned process stays in.
         built, described, drawn: whether there is a mixer; whether its first batch was described; the last picture.
     """
 
-    def __init__(self, settings: Settings, script: str = "", flags: Sequence[str] = (), args: Iterable[str] = ()):
-        self.settings = settings
-        self.script, self.flags, self.args = script, tuple(flags), args
-        self.by_loader: Statistics | None = None
-        self.by_transform: list[Statistics] = []
+    def __init__(self, settings: Settings, script: str = "", flags: Sequence[str] = ()) -> None:
+        self.settings, self.script, self.flags = settings, script, tuple(flags)
+        self.noted: list[Statistics] = []
+        self.by_loader = False
         self.source: Saliency | None = None
         self.monitor = Monitor(settings.asked)
         self.context: contextlib.AbstractContextManager | None = None
         self.built, self.described, self.drawn = False, False, 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "args": tuple(self.args), "source": None}
+        return {**vars(self), "source": None}
 
     @property
     def statistics(self) -> Statistics | None:
         """Per-channel mean and std the training images are normalised with; None where unknown."""
-        return self.settings.statistics or self.by_loader or next(iter(self.by_transform), None)
+        return self.settings.statistics or (self.noted[0] if self.noted else None)
 
     def saliency(self) -> Saliency | None:
-        """Return the run's saliency source, created once; None for a method that uses none.
-
-        In a distributed run a node's first rank gets the weights first.
-        """
+        """Return the run's source, created once, on a node's first rank first; None for a method that uses none."""
         if self.source is None and self.settings.uses_saliency:
             with _first_rank_first():
                 self.source = create_saliency(**self.settings.source)
             self._tell_source()
         return self.source
 
-    def note_loader(self, mean: torch.Tensor, std: torch.Tensor) -> None:
-        """Remember what timm's loader normalises the training images with."""
-        self.by_loader = _numbers(mean), _numbers(std)
-        self._tell_source()
-
-    def note_transform(self, mean: Any, std: Any) -> None:
-        """Remember the mean and std of a Normalize of torchvision, where they are of images in [0, 1]."""
+    def note_statistics(self, mean: Any, std: Any, of_loader: bool = False) -> None:
+        """Remember what images are normalised with; another scale than [0, 1] is a Normalize of something else."""
         noted = _numbers(mean), _numbers(std)
-        if noted not in self.by_transform and all(0 <= m <= 1 for m in noted[0]) and all(0 < s <= 1 for s in noted[1]):
-            self.by_transform.append(noted)
-            self._tell_source()
+        if of_loader:
+            self.noted, self.by_loader = [noted], True
+        elif not self.by_loader and noted not in self.noted and max(*noted[0], *noted[1]) <= 1 and min(noted[1]) > 0:
+            self.noted.append(noted)
+        self._tell_source()
 
     def _tell_source(self) -> None:
         if self.source is not None:
@@ -117,7 +109,7 @@ class Session:
     def _normalisation(self) -> str:
         if self.statistics is None:
             return ASSUMED if self.source is not None and self.settings.source.get("name") != "spectral" else ""
-        others = len(self.by_transform) > 1 and self.statistics is self.by_transform[0]
+        others = self.settings.statistics is None and len(self.noted) > 1
         doubt = "; Normalize was given others, too: --saliency-mean and --saliency-std decide" if others else ""
         return f", normalised with mean {self.statistics[0]}, std {self.statistics[1]}{doubt}"
 
@@ -137,17 +129,14 @@ class SessionMixup(MethodMixup):
         if self.mix_prob == 0:
             raise ValueError(f"`prob` must be > 0 with {settings.asked}, got 0, which mixes nothing")
         if self.mixup_alpha > 0 and self.cutmix_alpha > 0 and self.switch_prob == 1:
-            raise ValueError(
-                f"`switch_prob` must be < 1 with {settings.asked}, got 1: CutMix would take all; use --mixer cutmix"
-            )
+            raise ValueError(f"`switch_prob` must be < 1 with {settings.asked}, got 1, which leaves all to CutMix")
         session.announce(self)
 
     def __call__(self, x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mix a batch in place; see `MethodMixup`."""
+        """Mix a batch, in place but where a graph hangs on it or its images share memory; see `MethodMixup`."""
         mixed, target = super().__call__(x, target)
-        # A tensor whose images share memory can't be changed: the result is a new one there.
-        with torch.no_grad(), contextlib.suppress(RuntimeError):
-            mixed = x.copy_(mixed)
+        with contextlib.suppress(RuntimeError):
+            mixed = mixed if x.requires_grad else x.copy_(mixed)
         return mixed, target
 
     def _plan(self, x: torch.Tensor, weights: torch.Tensor) -> MixPlan | None:
@@ -174,13 +163,10 @@ class SessionMix(SageMix):
 
     def __init__(self, session: Session, **kwargs) -> None:
         settings = session.settings
-        ours: dict[str, Any] = {
-            "method": settings.mixer,
-            "saliency": session.saliency(),
-            "label_weight": settings.label_weight,
-        }
-        own: list[Any] = [setting.name for setting in fields(settings.method) if setting.init]  # type: ignore[arg-type]
-        super().__init__(**kwargs, **ours, **{name: getattr(settings.method, name) for name in own})
+        names = [setting.name for setting in fields(settings.method) if setting.init]  # type: ignore[arg-type]
+        own: dict[str, Any] = {name: getattr(settings.method, name) for name in names}
+        own |= {"method": settings.mixer, "saliency": session.saliency(), "label_weight": settings.label_weight}
+        super().__init__(**kwargs, **own)
         self.session = session
         session.announce(self)
 
@@ -198,8 +184,8 @@ def _numbers(values: Any) -> tuple[float, ...]:
 
 @contextlib.contextmanager
 def _first_rank_first() -> Iterator[None]:
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    distributed = distributed and torch.utils.data.get_worker_info() is None
+    in_worker = torch.utils.data.get_worker_info() is not None
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized() and not in_worker
     first = not distributed or int(os.environ.get("LOCAL_RANK", torch.distributed.get_rank())) == 0
     if not first:
         torch.distributed.barrier()

@@ -16,8 +16,7 @@ class Settings:
     """The settings of a run with a mixer.
 
     Attributes:
-        method: what mixes.
-        mixer: its name.
+        method, mixer: what mixes, and its name.
         asked: the flag that asked for it, for messages.
         opened: what the script's --mixup or --mixup-alpha must become, where it is 0 and the method would never mix.
         label_weight: what the labels are weighted by, 'mask' or 'saliency'.

@@ -47,12 +47,12 @@ def run(monkeypatch, capsys, tmp_path):
 
 @pytest.fixture
 def refusal(capsys):
-    """Call something that must end the run by an exit code; return its last line on stderr."""
+    """Call something that must end the run; return its last line on stderr."""
 
-    def refusal(function, *argv, code=2):
+    def refusal(function, *argv):
         with pytest.raises(SystemExit) as caught:
             function(*argv)
-        assert caught.value.code == code
+        assert caught.value.code == 2
         return capsys.readouterr().err.splitlines()[-1]
 
     return refusal

@@ -35,7 +35,7 @@ def test_its_last_line(letters, steps, line, monitor, capsys):
 @pytest.mark.parametrize(
     ("letters", "steps", "built", "line"),
     [
-        (UNMIXED * 3, 3, True, "--sage was given, but none of the 3 batches was mixed; batches must hold at least 2"),
+        (UNMIXED * 3, 3, True, "--sage was given, but none of the 3 batches was mixed; they must hold at least 2"),
         (UNMIXED + OFF * 3, 4, True, "none of the 4 batches was mixed"),
         ("", 12, True, "but 12 optimizer steps gave no batch to the mixer"),
         ("", 12, False, "but the script never built timm's Mixup nor torchvision's v2.MixUp"),

@@ -25,7 +25,7 @@ def test_an_error_of_ours_is_one_line_in_terms_of_flags(image_folder, tmp_path):
     flags = ("--mixup", "1.0", "--sage", "--saliency", "spectral", "--num-classes", "2", "--output", str(tmp_path))
     result = python("-m", "sage_timm", TRAIN, "--data-dir", image_folder, *RUN, *flags, cwd=tmp_path)
     ours = [line for line in result.stderr.splitlines() if "error" in line.lower()]
-    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert result.returncode == 2 and "Traceback" not in result.stderr
     assert ours == ["sage_timm: error: `target` must hold labels in [0, 1], got 2; check --num-classes"]
 
 

@@ -34,9 +34,9 @@ def test_it_mixes_in_place_as_timm_where_the_tensor_allows_it():
     before = images.clone()
     mixed, _ = mixup(images, labels)
     assert mixed is images and not torch.equal(images, before)
-    shared = batch(1)[0].expand(8, -1, -1, -1)
-    before = shared.clone()
-    assert mixup(shared, labels)[0].shape == shared.shape and torch.equal(shared, before)
+    for x in (batch(1)[0].expand(8, -1, -1, -1), batch()[0].requires_grad_() * 1):
+        before = x.clone()
+        assert mixup(x, labels)[0].shape == x.shape and torch.equal(x, before)
 
 
 ONE, TWO, FLAGS = (((mean,) * 3, (0.5,) * 3) for mean in (0.1, 0.2, 0.3))
@@ -57,9 +57,9 @@ def test_statistics_are_the_flags_else_the_loaders_else_the_first_transforms(
 ):
     session = Session(Settings(SAGE(), source=SPECTRAL, statistics=by_flags))
     notes = {
-        "transform": lambda: session.note_transform(list(ONE[0]), torch.tensor(ONE[1])),
-        "transform of others": lambda: session.note_transform(0.7, 0.7),
-        "loader": lambda: session.note_loader(torch.tensor(TWO[0]), torch.tensor(TWO[1]).view(1, 3, 1, 1)),
+        "transform": lambda: session.note_statistics(list(ONE[0]), torch.tensor(ONE[1])),
+        "transform of others": lambda: session.note_statistics(0.7, 0.7),
+        "loader": lambda: session.note_statistics(torch.tensor(TWO[0]), torch.tensor(TWO[1]).view(1, 3, 1, 1), True),
     }
     mixup = SessionMixup(session, num_classes=3) if when == "after" else None
     for name in noted:
@@ -74,7 +74,7 @@ def test_statistics_are_the_flags_else_the_loaders_else_the_first_transforms(
 
 def test_a_normalize_of_no_images_in_0_1_tells_nothing():
     session = Session(Settings(SAGE(), source=SPECTRAL))
-    session.note_transform((103.5, 116.3, 123.7), (57.4, 57.1, 58.4))
+    session.note_statistics((103.5, 116.3, 123.7), (57.4, 57.1, 58.4))
     assert session.statistics is None
 
 
@@ -92,7 +92,7 @@ def test_the_std_reaches_puzzlemix(monkeypatch):
     seen, make = [], PuzzleMix.__call__
     monkeypatch.setattr(PuzzleMix, "__call__", lambda self, batch: seen.append(batch.std) or make(self, batch))
     session = Session(Settings(PuzzleMix(beta=0, eta=0), source=SPECTRAL))
-    session.note_transform((0.5, 0.5, 0.5), (0.2, 0.3, 0.4))
+    session.note_statistics((0.5, 0.5, 0.5), (0.2, 0.3, 0.4))
     SessionMixup(session, num_classes=3)(*batch())
     assert seen == [(0.2, 0.3, 0.4)]
 
@@ -126,7 +126,7 @@ def test_the_first_mixed_batches_are_saved_as_pictures(count, tmp_path, monkeypa
     drawn = []
     monkeypatch.setattr("sage_timm.launcher.monitor.draw_mixed", lambda *a, **k: drawn.append(a) or draw_mixed(*a, **k))
     session = Session(Settings(Mixup(), save_mixed=count, folder=tmp_path / "mixed"))
-    session.note_transform((0.5, 0.4, 0.3), (0.5, 0.4, 0.3))
+    session.note_statistics((0.5, 0.4, 0.3), (0.5, 0.4, 0.3))
     mixup = SessionMixup(session, num_classes=3)
     images, labels = batch()
     for _ in range(3):

@@ -34,11 +34,6 @@ def test_a_script_that_never_builds_mixup_fails(deit, refusal):
     )
 
 
-def test_a_collate_in_a_foreign_loader_says_what_to_do(deit, refusal):
-    line = refusal(deit, *SPECTRAL, "--wrong", "collates", code=1)
-    assert "gave its FastCollateMixup to another loader" in line
-
-
 def test_swin_style_with_a_strict_parser_and_no_mixup_flag(run, monkeypatch):
     printed = []
     monkeypatch.setattr("builtins.print", lambda *a, **k: printed.append(a))
