@@ -34,7 +34,7 @@ def test_python_blocks_run(path, monkeypatch):
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 24 * 24, 10))
     found = re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
     for block in found:
-        others = set(re.findall(r"^(?:import|from) (lightning|accelerate)", block, re.MULTILINE))
+        others = set(re.findall(r"^(?:import|from) (lightning|accelerate|transformers|fastai|mmpretrain)", block, re.MULTILINE))
         if all(map(importlib.util.find_spec, others)):  # these are no dependencies, nor in the extra `dev`
             exec(compile(block, path.name, "exec"), {"loader": [batch, batch], "model": model})
     if path.name == "README.md":
