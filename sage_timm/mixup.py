@@ -47,8 +47,8 @@ class MethodMixup(Surface, Mixup):
 
     Image i is mixed with image B - 1 - i, as in timm (Co-Mixup chooses for itself). Whether, how strongly and where to
     mix is drawn from NumPy's global generator in timm's order, so that the same seed gives timm's own sequence; a
-    method's extra randomness uses torch's generator. In a distributed run the ranks agree on who mixes a batch (the
-    method, CutMix, nobody), by a generator of a fixed seed: they wait for saliency at the same steps.
+    method's extra randomness uses torch's generator. The ranks of a distributed run agree on who mixes a whole batch, by
+    a generator of a fixed seed, so that they need saliency at the same steps; in the other modes nearly all do.
 
     Args:
         method: makes the plan of a batch (see `sage_timm.methods`).
@@ -271,14 +271,13 @@ class MethodMixup(Surface, Mixup):
         if not self.mixup_enabled:
             return none
         whole_batch = self.mode == "batch"
-        chooser = self._chooser()
-        if whole_batch and not chooser.rand() < self.mix_prob:
+        if whole_batch and not self._chooser().rand() < self.mix_prob:
             return none
 
         # Which of the two: drawn only where both are active.
         use_cutmix = np.full(count, self.mixup_alpha == 0)
         if self.cutmix_alpha > 0 and self.mixup_alpha > 0:
-            use_cutmix = chooser.rand(count) < self.switch_prob
+            use_cutmix = self._chooser().rand(count) < self.switch_prob
 
         # The ratios. timm draws one for a batch, but for pairs and elements as many as there are from each active
         # distribution, used or not, and only then which of them are mixed.
@@ -292,12 +291,7 @@ class MethodMixup(Surface, Mixup):
         return np.random.rand(count) < self.mix_prob, lam.astype(np.float32), use_cutmix
 
     def _chooser(self) -> Any:
-        """Return the generator that says who mixes: NumPy's global one, or one that is equal on all ranks.
-
-        The ranks of a distributed run, which wait for each other at every step, agree on who mixes a whole batch, so
-        that they need saliency at the same steps. How it is mixed each draws for itself, and in the modes 'pair' and
-        'elem', where nearly every batch needs saliency, who mixes, too.
-        """
+        """Return the generator that says who mixes: NumPy's, or for whole batches one that all ranks have alike."""
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         if self.mode != "batch" or not distributed or torch.distributed.get_world_size() == 1:
             return np.random

@@ -21,6 +21,5 @@ MUTANTS = [
     ("pictures: weights of equal labels not added up", "sage_timm/visualize/figures.py", "total.get(names[source], 0) + share", "share", "tests/test_visualize.py"),
     ("page: names not escaped", "sage_timm/visualize/figures.py", 'return html.escape(text).replace(', "return text.replace(", "tests/test_visualize.py"),
     ("pictures: moves told the wrong way round", "sage_timm/visualize/figures.py", '((dy, ("up", "down"))', '((dy, ("down", "up"))', "tests/test_visualize.py"),
-    ("flags: --saliency-floor goes nowhere", "sage_timm/options.py", '"grid", "floor")', '"grid")', "tests/test_visualize.py"),
     ("flags: errors speak of arguments", "sage_timm/visualize/__main__.py", 'error: {in_flags(str(error), FLAGS | OWN)}', "error: {error}", "tests/test_visualize.py"),
 ]  # fmt: skip
