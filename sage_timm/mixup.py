@@ -47,8 +47,8 @@ class MethodMixup(Surface, Mixup):
 
     Image i is mixed with image B - 1 - i, as in timm (Co-Mixup chooses for itself). Whether, how strongly and where to
     mix is drawn from NumPy's global generator in timm's order, so that the same seed gives timm's own sequence; a
-    method's extra randomness uses torch's generator. The ranks of a distributed run agree on who mixes a whole batch, by
-    a generator of a fixed seed, so that they need saliency at the same steps; in the other modes nearly all do.
+    method's extra randomness uses torch's generator. The ranks of a distributed run agree on who mixes a whole batch,
+    by a generator of a fixed seed, so that they need saliency at the same steps; in the other modes nearly all do.
 
     Args:
         method: makes the plan of a batch (see `sage_timm.methods`).

@@ -17,6 +17,7 @@ TEST_TEXTS = [path.read_text() for path in (ROOT / "tests").rglob("*.py")]
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NAMES = [path.name for path in DOCUMENTS]
+TRAINERS = ("lightning", "accelerate", "transformers", "fastai", "mmpretrain")  # no dependencies, nor in the extra `dev`
 
 
 def table(first, document="README.md"):
@@ -35,8 +36,8 @@ def test_python_blocks_run(path, monkeypatch):
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 24 * 24, 10))
     found = re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
     for block in found:
-        others = set(re.findall(r"^(?:import|from) (lightning|accelerate|transformers|fastai|mmpretrain)", block, re.MULTILINE))
-        if all(map(importlib.util.find_spec, others)):  # these are no dependencies, nor in the extra `dev`
+        others = set(re.findall(rf"^(?:import|from) ({'|'.join(TRAINERS)})", block, re.MULTILINE))
+        if all(map(importlib.util.find_spec, others)):
             exec(compile(block, path.name, "exec"), {"loader": loader, "model": model})
     if path.name == "README.md":
         assert len(found) >= 2 and model[1].weight.grad is not None
