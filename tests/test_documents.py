@@ -17,7 +17,7 @@ TEST_TEXTS = [path.read_text() for path in (ROOT / "tests").rglob("*.py")]
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NAMES = [path.name for path in DOCUMENTS]
-TRAINERS = ("lightning", "accelerate", "transformers", "fastai", "mmpretrain")  # no dependencies, nor in the extra `dev`
+TRAINERS = ("lightning", "accelerate", "transformers", "fastai", "mmpretrain")  # none is a dependency
 
 
 def table(first, document="README.md"):
