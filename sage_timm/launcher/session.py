@@ -108,7 +108,7 @@ class Session:
 
     def _normalisation(self) -> str:
         if self.statistics is None:
-            return ASSUMED if self.source is not None and self.settings.source.get("name") != "spectral" else ""
+            return ASSUMED if self.source is not None and self.source.statistics is not None else ""
         others = self.settings.statistics is None and len(self.noted) > 1
         doubt = "; Normalize was given others, too: --saliency-mean and --saliency-std decide" if others else ""
         return f", normalised with mean {self.statistics[0]}, std {self.statistics[1]}{doubt}"
