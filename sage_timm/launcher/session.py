@@ -46,7 +46,7 @@ class Session:
         self.built, self.described, self.drawn = False, False, 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "source": None}
+        return {**vars(self), "source": None, "context": None}
 
     @property
     def statistics(self) -> Statistics | None:

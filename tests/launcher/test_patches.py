@@ -21,6 +21,7 @@ from torchvision.transforms import v2
 from sage_timm import MethodMixup, SageMix, SageMixup, launcher
 from sage_timm.launcher.monitor import BY_METHOD, OFF
 from sage_timm.launcher.patches import SEAMS, installed
+from sage_timm.launcher.processes import Joining
 from sage_timm.launcher.session import Session, SessionMix, SessionMixup
 from sage_timm.launcher.settings import Settings
 from sage_timm.methods import SAGE
@@ -193,3 +194,13 @@ def test_collates_travel_to_workers_without_what_mixes(session):
         travelled = pickle.loads(pickle.dumps(FastCollateMixup(num_classes=3)))
     images, labels = travelled([Data()[i] for i in range(4)])
     assert images.dtype == torch.uint8 and labels.tolist() == [0, 1, 2, 0]
+
+
+def test_a_process_joins_the_run_and_so_do_those_that_it_starts(session):
+    joined = pickle.loads(pickle.dumps(Joining(pickle.loads(pickle.dumps(session)))))
+    try:
+        assert type(timm.data.Mixup(num_classes=3)).__name__ == "SessionMixup"
+        assert pickle.loads(pickle.dumps(joined)).monitor.path == session.monitor.path
+    finally:
+        joined.context.__exit__(None, None, None)
+    assert type(timm.data.Mixup(num_classes=3)) is timm.data.Mixup

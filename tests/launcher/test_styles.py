@@ -44,7 +44,8 @@ def test_swin_style_with_a_strict_parser_and_no_mixup_flag(run, monkeypatch):
 def test_pictures_go_to_the_output_of_a_script_without_a_mixup_flag(run, tmp_path):
     (tmp_path / "script.py").write_text(
         "import argparse, torch\nfrom timm.data import Mixup\np = argparse.ArgumentParser()\n"
-        "p.add_argument('--output')\np.parse_known_args()\nMixup(num_classes=3)(torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 0]))\n"
+        "p.add_argument('--output')\np.parse_known_args()\n"
+        "Mixup(num_classes=3)(torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 0]))\n"
     )
     run(tmp_path / "script.py", "--output", tmp_path / "runs", "--sage", *SPECTRAL, "--save-mixed", "1")
     assert [path.name for path in (tmp_path / "runs" / "mixed").iterdir()] == ["mixed-001.png"]
