@@ -4,6 +4,7 @@ import argparse
 import logging
 import pkgutil
 import sys
+import tempfile
 
 import pytest
 import timm.loss
@@ -18,6 +19,12 @@ def replaced_objects():
     """Everything that the launcher may replace while a script runs."""
     seams = [vars(pkgutil.resolve_name(owner)).get(name) for owner, name, _ in SEAMS]
     return seams, argparse.ArgumentParser.parse_known_args, list(_global_optimizer_pre_hooks)
+
+
+@pytest.fixture(autouse=True)
+def counts_are_deleted(tmp_path_factory, monkeypatch):
+    """Sessions without a script leave the file that they count in."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("counts")))
 
 
 @pytest.fixture
