@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -57,7 +57,8 @@ class MethodMixup(Surface, Mixup):
 
     Image i is mixed with image B - 1 - i, as in timm (Co-Mixup chooses for itself). Whether, how strongly and where to
     mix is drawn from NumPy's global generator in timm's order, so that the same seed gives timm's own sequence; a
-    method's extra randomness uses torch's generator.
+    method's extra randomness uses torch's generator. The ranks of a distributed run agree on who mixes a whole batch,
+    by a generator of a fixed seed, so that they need saliency at the same steps; in the other modes nearly all do.
 
     Args:
         method: makes the plan of a batch (see `sage_timm.methods`).
@@ -138,6 +139,7 @@ class MethodMixup(Surface, Mixup):
         )
         self.multi_label = multi_label
         self.method_share = method_share
+        self._common: np.random.RandomState | None = None
         weighs = {"label_weight": label_weight, "with_cutmix": self.cutmix_alpha > 0}
         self.planner = Planner(method, saliency, num_classes, multi_label, **weighs)
 
@@ -238,7 +240,7 @@ class MethodMixup(Surface, Mixup):
         # sequence is timm's.
         by_mixup = mixed & ~use_cutmix
         if self.method_share < 1 and by_mixup.any():
-            by_mixup &= np.random.rand(count) >= self.method_share
+            by_mixup &= self._chooser().rand(count) >= self.method_share
         else:
             by_mixup = np.zeros(count, bool)
 
@@ -260,13 +262,13 @@ class MethodMixup(Surface, Mixup):
         if not self.mixup_enabled:
             return none
         whole_batch = self.mode == "batch"
-        if whole_batch and not np.random.rand() < self.mix_prob:
+        if whole_batch and not self._chooser().rand() < self.mix_prob:
             return none
 
         # Which of the two: drawn only where both are active.
         use_cutmix = np.full(count, self.mixup_alpha == 0)
         if self.cutmix_alpha > 0 and self.mixup_alpha > 0:
-            use_cutmix = np.random.rand(count) < self.switch_prob
+            use_cutmix = self._chooser().rand(count) < self.switch_prob
 
         # The ratios. timm draws one for a batch, but for pairs and elements as many as there are from each active
         # distribution, used or not, and only then which of them are mixed.
@@ -278,6 +280,16 @@ class MethodMixup(Surface, Mixup):
             if alpha > 0:
                 lam[used] = np.random.beta(alpha, alpha, count)[used]
         return np.random.rand(count) < self.mix_prob, lam.astype(np.float32), use_cutmix
+
+    def _chooser(self) -> Any:
+        """Return the generator that says who mixes: NumPy's, or for whole batches one that all ranks have alike."""
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if self.mode != "batch" or not distributed or torch.distributed.get_world_size() == 1:
+            return np.random
+        if self._common is None:
+            worker = torch.utils.data.get_worker_info()
+            self._common = np.random.RandomState(0 if worker is None else worker.id)
+        return self._common
 
     def _smoothed(self, weights: torch.Tensor) -> torch.Tensor:
         """Smooth class weights as timm does: towards uniform, or each towards 0.5 (multi-label targets, one class)."""

@@ -9,19 +9,6 @@ from .methods import METHODS
 from .planner import LABEL_WEIGHTS
 from .saliency import DEFAULT_SOURCE, SOURCES
 
-# The flag of each Python argument that an error may name.
-FLAGS = {
-    "saliency": "--saliency",
-    "model": "--saliency-model",
-    "checkpoint": "--saliency-checkpoint",
-    "size": "--saliency-size",
-    "blur": "--saliency-blur",
-    "grid": "--saliency-grid",
-    "floor": "--saliency-floor",
-    "method": "--mixer",
-    "label_weight": "--mixer-label-weight",
-}
-
 
 class NamedValues(argparse.Action):
     """Collects NAME=VALUE ... into a dict; values are Python literals where they are, else text."""
@@ -42,7 +29,9 @@ class NamedValues(argparse.Action):
 
 # The flags that say where saliency comes from, with their arguments of `add_argument`.
 SALIENCY_FLAGS: dict[str, dict[str, Any]] = {
-    "--saliency": dict(choices=tuple(SOURCES), help=f"saliency source (default: {DEFAULT_SOURCE})"),
+    "--saliency": dict(
+        choices=tuple(name for name in SOURCES if name != "self"), help=f"saliency source (default: {DEFAULT_SOURCE})"
+    ),
     "--saliency-model": dict(
         metavar="NAME", help="timm model the saliency comes from, in place of the network that comes with the package"
     ),
@@ -64,10 +53,19 @@ METHOD_FLAGS: dict[str, dict[str, Any]] = {
 }
 
 
+# The flag of each Python argument that an error may name.
+FLAGS = {option.removeprefix("--saliency-").removeprefix("--"): option for option in SALIENCY_FLAGS} | {
+    "method": "--mixer",
+    "label_weight": "--mixer-label-weight",
+}
+
+
 def saliency_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of `create_saliency` among parsed flags or a YAML file's keys; None and "" are left out."""
-    names = ("model", "checkpoint", "size", "blur", "grid", "floor")
-    given = {"name": values.get("saliency")} | {name: values.get(f"saliency_{name}") for name in names}
+    stored = {
+        option.removeprefix("--saliency-"): option.removeprefix("--").replace("-", "_") for option in SALIENCY_FLAGS
+    }
+    given = {"name" if name == "--saliency" else name: values.get(key) for name, key in stored.items()}
     return {name: value for name, value in given.items() if value is not None and value != ""}
 
 

@@ -20,7 +20,7 @@ ALGORITHM = {"methods", "saliency", "plan", "tensors", "checks", "device", "plan
 # Which part of the package may import each of these.
 OTHERS = {
     "timm": {"mixup", "saliency", "launcher"},
-    "torchvision": {"transforms", "visualize"},
+    "torchvision": {"launcher", "transforms", "visualize"},
     "matplotlib": {"visualize"},
     "maxflow": {"methods"},
     "scipy": {"methods"},

@@ -17,6 +17,7 @@ TEST_TEXTS = [path.read_text() for path in (ROOT / "tests").rglob("*.py")]
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NAMES = [path.name for path in DOCUMENTS]
+TRAINERS = ("lightning", "accelerate", "transformers", "fastai", "mmpretrain")  # none is a dependency
 
 
 def table(first, document="README.md"):
@@ -30,13 +31,14 @@ def table(first, document="README.md"):
 @pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
 def test_python_blocks_run(path, monkeypatch):
     monkeypatch.setattr("sage_timm.saliency.auxiliary.constants.HF_HUB_OFFLINE", True)
-    batch = torch.randn(4, 3, 24, 24), torch.arange(4)
+    dataset = [(torch.randn(3, 24, 24), i) for i in range(8)]
+    loader = torch.utils.data.DataLoader(dataset, batch_size=4)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 24 * 24, 10))
     found = re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
     for block in found:
-        others = set(re.findall(r"^(?:import|from) (lightning|accelerate)", block, re.MULTILINE))
-        if all(map(importlib.util.find_spec, others)):  # these are no dependencies, nor in the extra `dev`
-            exec(compile(block, path.name, "exec"), {"loader": [batch, batch], "model": model})
+        others = set(re.findall(rf"^(?:import|from) ({'|'.join(TRAINERS)})", block, re.MULTILINE))
+        if all(map(importlib.util.find_spec, others)):
+            exec(compile(block, path.name, "exec"), {"loader": loader, "model": model})
     if path.name == "README.md":
         assert len(found) >= 2 and model[1].weight.grad is not None
 

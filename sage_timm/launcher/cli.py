@@ -1,4 +1,4 @@
-"""Run a timm-style training script with another method in Mixup's place: `python -m sage_timm SCRIPT ARGS --sage`."""
+"""Run a training script with another method in Mixup's place: `python -m sage_timm SCRIPT ARGS --sage`."""
 
 import argparse
 import contextlib
@@ -6,96 +6,124 @@ import os
 import sys
 import traceback
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..options import in_flags
-from .console import refuse, refusing, say, say_error
-from .flags import ARGUMENTS, add_flags, flag
-from .patches import flags_on_parsers, installed
+from .console import refuse, say
+from .flags import NAMES, add_flags, as_words, flag, in_words, nearest, taken
+from .patches import installed, watched
 from .session import Session
 from .settings import read_settings
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
-USAGE = """usage: python -m sage_timm SCRIPT [ARGS ...] --sage [--saliency ...]
+USAGE = """python -m sage_timm SCRIPT [ARGS ...] --sage [--saliency ...]
        python -m sage_timm SCRIPT [ARGS ...] --mixer NAME [...]
+       torchrun --nproc_per_node N -m sage_timm SCRIPT [ARGS ...] --sage
 
-Runs a training script that uses timm's Mixup, with SAGE or another method in its place. Distributed:
-torchrun --nproc_per_node N -m sage_timm SCRIPT [ARGS ...] --sage
-"""
+Runs a training script that uses timm's Mixup or torchvision's v2.MixUp, with SAGE or another method in its place."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the script that `argv` (default: the command line) names, as a real `__main__`."""
     argv = sys.argv[1:] if argv is None else argv
-    flags = argparse.ArgumentParser(prog="sage_timm", usage=argparse.SUPPRESS, add_help=False, allow_abbrev=False)
-    add_flags(flags, default=argparse.SUPPRESS)
+    flags = argparse.ArgumentParser(prog="sage_timm", usage=USAGE, add_help=False, allow_abbrev=False)
+    add_flags(flags)
     if not argv or argv[0] in ("-h", "--help"):
-        print(f"{USAGE}\n{flags.format_help().strip()}")
+        flags.print_help()
         sys.exit(0 if argv else 2)
-    if argv[0].startswith("-"):
-        refuse(f"SCRIPT must come before the flags, got {argv[0]}; usage: python -m sage_timm SCRIPT [ARGS ...] --sage")
     script = os.path.abspath(argv[0])
     if not os.path.isfile(script):
-        refuse(f"SCRIPT must be an existing file, got {argv[0]!r}; usage: python -m sage_timm SCRIPT [ARGS ...] --sage")
+        refuse(f"SCRIPT must be an existing file, before all flags, got {argv[0]!r}; see python -m sage_timm --help")
     given, rest = flags.parse_known_args(argv[1:])
-    with _tracebacks_from(script), Launch(vars(given)) as launch:
-        launch.read({})
+    if asks_for_help := bool({"-h", "--help"} & set(rest)):
+        flags.print_help()
+    with Launch(script, vars(given), rest) as launch:
         try:
-            with flags_on_parsers(vars(given), launch.read):
+            launch.read()
+            with watched(launch.parsed, launch.step):
                 _run_as_main(script, [argv[0], *rest])
         except SystemExit as end:
-            if end.code in (None, 0) and not {"-h", "--help"} & set(rest):
+            if end.code in (None, 0) and not asks_for_help:
                 launch.finish()
             raise
+        except Exception as error:
+            if _is_raised_here(error):
+                refuse(in_words(str(error), launch.args))
+            _print_traceback(error, script)
+            sys.exit(1)
         launch.finish()
 
 
 class Launch(contextlib.ExitStack):
-    """A script that is run with the flags `given`: it has a session from when a flag or its YAML asks for a mixer."""
+    """A script that is run with the flags `given`: it has a session from when a flag or its YAML asks for a mixer.
 
-    def __init__(self, given: dict[str, Any]) -> None:
+    Attributes:
+        args: all that the script parsed so far.
+        unknown: the words of its command line that no parser has taken so far.
+    """
+
+    def __init__(self, script: str, given: dict[str, Any], words: list[str]) -> None:
         super().__init__()
-        self.given = given
+        self.script, self.given, self.unknown = script, given, list(words)
+        self.args: dict[str, Any] = {}
         self.session: Session | None = None
-        self.noted = False
+        self.checked = False
 
-    def read(self, args: dict[str, Any]) -> None:
-        """Start the session, or change its settings by what the script parsed; may change the script's --mixup."""
-        with refusing():
-            settings = read_settings(self.given, args)
-        if settings is None:
-            # A script that is still to read its config file may parse again.
-            if args and not args.get("config"):
-                self.refuse_unused()
-                if not self.noted:
-                    say("neither --sage nor --mixer was given: the script runs as it is")
-                    self.noted = True
-            return
-        if self.session is None:
-            self.session = Session(settings)
+    def read(self) -> None:
+        """Start the session, or change its settings, by the flags and by what the script parsed."""
+        settings = read_settings(self.given, self.args)
+        if settings is not None and self.session is None:
+            self.session = Session(settings, self.script, [*as_words(self.given)])
+            self.callback(os.unlink, self.session.monitor.path)
             self.enter_context(installed(self.session))
-        self.session.settings = settings
-        if settings.mixup is not None:
-            args["mixup"] = settings.mixup
+        if settings is not None and self.session is not None:
+            self.session.settings = settings
 
-    def finish(self) -> None:
-        """Exit with one line where a mixer was asked for and the script never built a Mixup."""
-        if self.session is None:
-            self.refuse_unused()
-        elif self.session.mixup is None:
-            asked = self.session.settings.asked
-            refuse(f"{asked} was given, but the script never built timm's Mixup; nothing was mixed")
-        else:
-            self.session.monitor.end()
+    def parsed(self, parser: argparse.ArgumentParser, words: list[str], values: dict[str, Any], rest: list[str]):
+        """Read what a parser of the script made of `words`; may change the --mixup among its `values`."""
+        if own := taken(parser, self.given):
+            refuse(f"the script has a flag {', '.join(own)} of its own; run it without `-m sage_timm`")
+        used = set(words) - set(rest)
+        self.unknown = [word for word in self.unknown if word not in used]
+        self.args.update(values)
+        self.read()
+        if not values.keys() & {"mixup", "mixup_alpha"}:
+            return
+        for name in sorted(values.keys() - set(NAMES)):
+            if name.startswith(("sage", "salien", "mixer", "save_mixed")) and not taken(parser, [name]):
+                refuse(f"the key {name!r} of the config file is none of {', '.join(NAMES)}")
+        values.update(self.given)
+        if self.session is not None:
+            values.update(self.session.settings.opened)
+        if not values.get("config"):  # else it is still to read its config file, and may parse again
+            self.check()
 
-    def refuse_unused(self) -> None:
-        """Exit with one line where flags would do nothing because no mixer was asked for."""
-        if self.given:
+    def check(self) -> None:
+        """Exit with one line where flags are misspelt or would do nothing; say so where no mixer was asked for."""
+        if self.checked:
+            return
+        self.checked = True
+        for word in self.unknown:
+            if near := nearest(word):
+                refuse(f"unknown flag {word}; did you mean {near}?")
+        if self.session is None and self.given:
             flags = ", ".join(map(flag, self.given))
             refuse(f"{flags} must stand beside --sage or --mixer, which say what mixes; got neither")
+        if self.session is None:
+            say("neither --sage nor --mixer was given: the script runs as it is")
+
+    def step(self) -> None:
+        """Check, before the first optimizer step, what was not checked when flags were parsed; count the steps."""
+        self.check()
+        if self.session is not None:
+            self.session.monitor.step()
+
+    def finish(self) -> None:
+        """Say how many batches were mixed; exit with one line where none was, though a mixer was asked for."""
+        self.check()
+        if self.session is not None:
+            self.session.monitor.end(self.session.built)
 
 
 def _run_as_main(script: str, argv: list[str]) -> None:
@@ -112,39 +140,17 @@ def _run_as_main(script: str, argv: list[str]) -> None:
         sys.argv, sys.path[:], sys.modules["__main__"] = before
 
 
-def _is_raised_here(error: BaseException) -> bool:
+def _is_raised_here(error: Exception) -> bool:
     """Tell whether sage_timm raised an error about what it was given, by a statement of its own."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return (
-        isinstance(error, (RuntimeError, TypeError, ValueError))
-        and bool(frames)
-        and Path(frames[-1].filename).is_relative_to(PACKAGE)
-        and str(frames[-1].line).startswith("raise ")
-    )
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    kinds = (ImportError, RuntimeError, TypeError, ValueError)
+    ours = Path(last.filename).is_relative_to(PACKAGE) and str(last.line).startswith("raise ")
+    return ours and isinstance(error, kinds)
 
 
-@contextlib.contextmanager
-def _tracebacks_from(script: str) -> Iterator[None]:
-    """Start the traceback of an uncaught error at the script's own frames; say one that sage_timm raised in one line.
-
-    Python calls the hook when all else has ended, so after an error it is the hook itself that puts back the former.
-    """
-    former = sys.excepthook
-
-    def report(kind, error, trace) -> None:
-        sys.excepthook = former
-        if _is_raised_here(error):
-            say_error(in_flags(str(error), ARGUMENTS))
-            return
-        inner = trace
-        while inner is not None and inner.tb_frame.f_code.co_filename != script:
-            inner = inner.tb_next
-        former(kind, error.with_traceback(inner or trace), inner or trace)
-
-    sys.excepthook = report
-    try:
-        yield
-    except SystemExit:
-        sys.excepthook = former
-        raise
-    sys.excepthook = former
+def _print_traceback(error: Exception, script: str) -> None:
+    """Print the traceback of an error from the script's own frames on."""
+    inner = error.__traceback__
+    while inner is not None and inner.tb_frame.f_code.co_filename != script:
+        inner = inner.tb_next
+    sys.excepthook(type(error), error.with_traceback(inner or error.__traceback__), inner or error.__traceback__)

@@ -1,45 +1,30 @@
-"""The launcher's flags."""
+"""The launcher's flags, and errors in the words of the script at hand."""
 
 import argparse
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ..methods.sage import SAGE
-from ..options import FLAGS, METHOD_FLAGS, SALIENCY_FLAGS
+from ..options import FLAGS, METHOD_FLAGS, SALIENCY_FLAGS, in_flags
 
-GROUP = "sage_timm"
-
-# The flag that sets each Python argument that an error may name.
-ARGUMENTS = FLAGS | {
-    "mixup_alpha": "--mixup",
-    "cutmix_alpha": "--cutmix",
-    "cutmix_minmax": "--cutmix-minmax",
-    "prob": "--mixup-prob",
-    "switch_prob": "--mixup-switch-prob",
-    "mode": "--mixup-mode",
-    "label_smoothing": "--smoothing",
-    "num_classes": "--num-classes",
-    "mean": "--mean",
-    "std": "--std",
-    "method_share": "--mixer-share",
-    "lam_max": "--sage-lam-max",
-    "search_fraction": "--sage-search-fraction",
-    "save_mixed": "--save-mixed",
-}
 OPTIONS: dict[str, dict[str, Any]] = {
-    "--sage": dict(action="store_true", help="mix by SAGE; --mixup is its Beta parameter, --cutmix keeps its share"),
+    "--sage": dict(action="store_true", help="use SAGE instead of Mixup; with CutMix the two alternate, as before"),
     **METHOD_FLAGS,
-    "--mixer-share": dict(type=float, metavar="S", help="plain Mixup makes 1 - S of the method's mixes (default: 1)"),
     "--save-mixed": dict(
         type=int, metavar="N", help="draw the first N mixed batches, to mixed/ in --output, or in its --experiment"
     ),
     **SALIENCY_FLAGS,
-    "--sage-lam-max": dict(
-        type=float, metavar="A", help=f"largest share of the own image's saliency (default: {SAGE.lam_max})"
+    "--saliency-mean": dict(
+        type=float, nargs="+", metavar="M", help="mean of the images, where the script normalises in a way of its own"
     ),
-    "--sage-search-fraction": dict(
-        type=float, metavar="F", help=f"share of translations tried (default: {SAGE.search_fraction}, all)"
-    ),
+    "--saliency-std": dict(type=float, nargs="+", metavar="S", help="likewise, their standard deviation per channel"),
 }
+NAMES = [option[2:].replace("-", "_") for option in OPTIONS]  # under which argparse stores them
+# The flags of ours that set what an error may name, and under which names scripts store what they give timm's Mixup.
+OURS = FLAGS | {"save_mixed": "--save-mixed", "mean": "--saliency-mean", "std": "--saliency-std"}
+THEIRS = {"mixup_alpha": "mixup", "cutmix_alpha": "cutmix", "prob": "mixup_prob", "switch_prob": "mixup_switch_prob"}
+THEIRS |= {"mode": "mixup_mode", "label_smoothing": "smoothing", "alpha": "mixup_alpha"}
+THEIRS |= {name: name for name in ("cutmix_minmax", "num_classes")}
 
 
 def flag(name: str) -> str:
@@ -47,17 +32,40 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def add_flags(parser: argparse.ArgumentParser, **common) -> None:
-    """Add the launcher's flags as a group, with `common` arguments; ValueError where a parser has one of its own."""
-    group = parser.add_argument_group(GROUP, "saliency-guided mixing in place of Mixup")
-    try:
-        for option, settings in OPTIONS.items():
-            group.add_argument(option, **settings, **common)
-    except argparse.ArgumentError as error:
-        taken = error.argument_name
-        raise ValueError(f"the script has a flag {taken} of its own; run it without `-m sage_timm`") from None
+def in_words(message: str, args: Iterable[str]) -> str:
+    """Name the flags where a message names Python arguments: ours, and those of the script, by what it parsed."""
+    return in_flags(message, OURS | {name: flag(stored) for name, stored in THEIRS.items() if stored in args})
 
 
-def flags_of(parser: argparse.ArgumentParser) -> list[str]:
-    """Return the launcher's flags that a parser has, added or inherited from a parent, by the names of their values."""
-    return [action.dest for action in parser._actions if action.container.title == GROUP]  # type: ignore[attr-defined]
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the launcher's flags, which store nothing where they are not given."""
+    for option, settings in OPTIONS.items():
+        parser.add_argument(option, **settings, default=argparse.SUPPRESS)
+
+
+def as_words(given: Mapping[str, Any]) -> Iterator[str]:
+    """Write parsed flags as the words of a command line."""
+    for name, value in given.items():
+        yield flag(name)
+        if isinstance(value, dict):
+            yield from (f"{key}={item!r}" for key, item in value.items())
+        elif value is not True:
+            yield from map(str, value if isinstance(value, list) else [value])
+
+
+def nearest(word: str) -> str | None:
+    """Return the flag of ours that a word was meant to be, if any; --stage and --save are others."""
+    name = word.partition("=")[0].replace("_", "-")
+    near = difflib.get_close_matches(name, OPTIONS, 1, 0.84)
+    return near[0] if near and near[0][:4] == name[:4] else None
+
+
+def taken(parser: argparse.ArgumentParser, names: Iterable[str]) -> list[str]:
+    """Return those of the flags, by the names of their values, that a parser has itself."""
+    child, found = argparse.ArgumentParser(parents=[parser], add_help=False), []
+    for name in names:
+        try:
+            child.add_argument(flag(name))
+        except argparse.ArgumentError:
+            found.append(flag(name))
+    return found

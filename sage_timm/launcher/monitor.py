@@ -1,64 +1,82 @@
-"""What a run shows of its mixing: that batches are mixed at all, and the first of them as pictures."""
+"""What a run shows of its mixing: how many batches were mixed, and the first of them as pictures."""
 
+import os
+import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from ..mixup import MethodMixup
 from ..plan import MixPlan
 from ..tensors import per_channel
 from ..visualize import draw_mixed
-from .console import say
+from .console import refuse, say
 
-# Optimizer steps or batches after which training without mixing is an error.
-PATIENCE = 10
+PATIENCE = 10  # optimizer steps after which a run without a mixed batch is warned
 DRAWN = 32  # images of a picture
+BY_METHOD, BY_OTHERS, CUTMIX, UNMIXED, OFF = "abcde"
 
 
 class Monitor:
-    """Counts the batches of a run and fails where mixing was `asked` for, by that flag, and does not happen."""
+    """Counts the batches of a run, where mixing was `asked` for by that flag.
+
+    All its processes count in one file, the workers of a DataLoader included: each batch adds a letter.
+    """
 
     def __init__(self, asked: str) -> None:
         self.asked = asked
-        self.batches = self.chances = self.mixed = self.steps = 0
-        self.enabled = True
+        self.steps = 0
+        self.off = False
+        handle, self.path = tempfile.mkstemp(prefix="sage_timm-")
+        os.close(handle)
 
-    def batch(self, mixup: MethodMixup, size: int, mixed: bool) -> None:
-        """Count a batch of `size` images that came through `mixup`; RuntimeError where mixing does not happen."""
-        if torch.utils.data.get_worker_info() is not None:
-            raise RuntimeError(
-                "sage_timm mixes in the training process, on its device: call Mixup after the DataLoader"
-            )
-        if self.enabled and not mixup.mixup_enabled:
+    @property
+    def counts(self) -> Counter[str]:
+        """Number of batches so far, by letter."""
+        return Counter(Path(self.path).read_text())
+
+    @property
+    def mixed(self) -> int:
+        """Number of mixed batches so far."""
+        return sum(self.counts[letter] for letter in (BY_METHOD, BY_OTHERS, CUTMIX))
+
+    def batch(self, letter: str) -> None:
+        """Count a batch."""
+        if letter == OFF and not self.off:
             say("mixing is switched off from here on")
-        self.enabled = mixup.mixup_enabled
-        self.batches += 1
-        self.chances += self.enabled
-        self.mixed += mixed
-        improbable = self.chances >= PATIENCE and (1 - mixup.mix_prob) ** self.chances < 1e-9
-        if self.chances and not self.mixed and (size == 1 or improbable):
-            raise RuntimeError(
-                f"none of {self.chances} batches was mixed though {self.asked} was given; the last had "
-                f"{size} image(s), and an image needs a partner: set a batch size of at least 2"
-            )
+        self.off = letter == OFF
+        with open(self.path, "a") as file:
+            file.write(letter)
 
     def step(self) -> None:
-        """Count an optimizer step; RuntimeError after a few of them without a batch that came through Mixup."""
+        """Count an optimizer step; warn where a few of them saw no mixed batch."""
         self.steps += 1
-        if self.batches == 0 and self.steps >= PATIENCE:
-            raise RuntimeError(
-                f"{self.asked} was given, but {self.steps} optimizer steps gave no batch to timm's Mixup; "
-                "the script must call it (`images, target = mixup_fn(images, target)`) or give it to create_loader"
-            )
+        if self.steps == PATIENCE and not self.mixed:
+            say(f"warning: {self.asked} was given, but {PATIENCE} optimizer steps saw no mixed batch so far")
 
-    def end(self) -> None:
-        """Say so where none of the run's batches was mixed."""
-        if self.batches and not self.mixed:
-            say(
-                f"none of the {self.batches} batches was mixed: {self.asked} had no effect on this run; see "
-                "--mixup-prob, --mixup-off-epoch and --start-epoch"
+    def end(self, built: bool) -> None:
+        """Say how many batches were mixed; exit where none was that should have been; the script `built` a mixer."""
+        counts, mixed = self.counts, self.mixed
+        total = counts.total()
+        idle = built and not self.steps and not total
+        if mixed or idle or counts[OFF] == total > 0:
+            why = ": the script made no optimizer step" if idle else ""
+            say(f"{mixed} of {total} batches were mixed, {counts[BY_METHOD]} of them by {self.asked}{why}")
+            return
+        if total:
+            what = f"none of the {total} batches was mixed; they must hold at least 2 images, and be mixed more often"
+        elif built:
+            what = (
+                f"{self.steps} optimizer steps gave no batch to the mixer; the script must call it, `images, target = "
+                "mixup_fn(images, target)`, or give it to its loader"
             )
+        else:
+            what = (
+                "the script never built timm's Mixup nor torchvision's v2.MixUp: nothing was mixed; turn mixing on in "
+                "the script, or put SageMixup or SageMix into it, see docs/training.md"
+            )
+        refuse(f"{self.asked} was given, but {what}")
 
 
 def unused(folder: Path) -> Path:
@@ -78,20 +96,15 @@ def save_picture(
     mixers: Sequence[str],
     statistics: tuple[Sequence[float], Sequence[float]] | None,
 ) -> None:
-    """Draw the first `DRAWN` images of a mixed batch to a file.
+    """Draw the first `DRAWN` images [B, C, H, W] of a batch, before it is mixed, to a file.
 
-    Args:
-        path: the file.
-        images: [B, C, H, W], before mixing.
-        target: [B, N] class weights.
-        plan: the plan of the batch.
-        mixers: what mixed each image.
-        statistics: mean and std that the images are normalised with, if known.
+    `target` holds class weights [B, N], `mixers` what mixed each image, `statistics` the mean and std that
+    floating-point images are normalised with, if known.
     """
-    images = images.float()
-    if statistics is not None:
-        mean, std = (per_channel(values, images) for values in statistics)
-        images = images * std + mean
+    pixels = images.float() if images.is_floating_point() else images / 255
+    if statistics is not None and images.is_floating_point():
+        mean, std = (per_channel(values, pixels) for values in statistics)
+        pixels = pixels * std + mean
     path.parent.mkdir(parents=True, exist_ok=True)
     names = [f"class {label}" for label in target.argmax(1).tolist()]
-    draw_mixed(images, plan, names, DRAWN, mixers=mixers).savefig(path, dpi=100)
+    draw_mixed(pixels, plan, names, DRAWN, mixers=mixers).savefig(path, dpi=100)

@@ -3,127 +3,145 @@
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import fields, replace
+from typing import Any
 
 import torch
-from torch import nn
 
-from ..checks import check_count
 from ..mixup import Draw, MethodMixup
 from ..plan import MixPlan
 from ..saliency import Saliency, create_saliency
+from ..transforms import SageMix
 from .console import is_first_rank, say
-from .monitor import DRAWN, Monitor, save_picture, unused
+from .monitor import BY_METHOD, BY_OTHERS, CUTMIX, DRAWN, OFF, UNMIXED, Monitor, save_picture, unused
 from .settings import Settings
 
 ASSUMED = (
-    ", assumed to be normalised as for the saliency model: the script made no transforms and no loader by timm's "
-    "create_transform or create_loader, whose mean and std would count"
+    ", assumed to be normalised as for the saliency model: neither timm's loader nor torchvision's Normalize told a "
+    "mean and std; --saliency-mean and --saliency-std say them"
 )
+Statistics = tuple[Sequence[float], Sequence[float]]
 
 
 class Session:
-    """What the mixers of a run share.
+    """What the mixers of a run share, and the processes that the script starts.
 
     Attributes:
-        settings: may be replaced until the script builds its Mixup, by what a later parser parsed.
-        statistics: per-channel mean and std the training images are normalised with; None where unknown.
-        models: models that the script created, for saliency 'self'.
+        settings: may be replaced until the script builds its mixer, by what a later parser parsed.
+        script, flags: the script, and the launcher's flags as words, for a command that starts it anew.
+        noted: mean and std of images, each once: those that timm's loader normalises with, else those of torchvision's
+            Normalize in the order in which the script built them, of which the first count.
         source: the saliency source, once a mixer needed it.
-        monitor: counts the run's batches.
-        mixup: the mixer built last; None where the script never built one.
-        folder: where pictures of mixed batches go, once there are any.
+        context: what a spawned process stays in.
+        built, described, drawn: whether there is a mixer; whether its first batch was described; the last picture.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.statistics: tuple[Sequence[float], Sequence[float]] | None = None
-        self.models: list[nn.Module] = []
+    def __init__(self, settings: Settings, script: str = "", flags: Sequence[str] = ()) -> None:
+        self.settings, self.script, self.flags = settings, script, tuple(flags)
+        self.noted: list[Statistics] = []
+        self.by_loader = False
         self.source: Saliency | None = None
         self.monitor = Monitor(settings.asked)
-        self.mixup: SessionMixup | None = None
-        self.folder: Path | None = None
+        self.context: contextlib.AbstractContextManager | None = None
+        self.built, self.described, self.drawn = False, False, 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "source": None, "context": None}
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """Per-channel mean and std the training images are normalised with; None where unknown."""
+        return self.settings.statistics or (self.noted[0] if self.noted else None)
 
     def saliency(self) -> Saliency | None:
-        """Return the run's saliency source, created once; None for a method that uses none.
-
-        In a distributed run a node's first rank gets the weights first.
-        """
+        """Return the run's source, created once, on a node's first rank first; None for a method that uses none."""
         if self.source is None and self.settings.uses_saliency:
-            settings = self.settings
-            if settings.saliency == "self":
-                self.source = SelfSaliency(self.models, **settings.source)
-            else:
-                with _first_rank_first():
-                    self.source = create_saliency(settings.saliency, **settings.source)
-            self.source.normalized_with(*(self.statistics or (None, None)))
+            with _first_rank_first():
+                self.source = create_saliency(**self.settings.source)
+            self._tell_source()
         return self.source
 
-    def note_statistics(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
-        """Remember the normalisation of the training images and tell the saliency source."""
-        mean, std = (tuple(s) if isinstance(s, (tuple, list)) else (s,) for s in (mean, std))
-        self.statistics = mean, std
+    def note_statistics(self, mean: Any, std: Any, of_loader: bool = False) -> None:
+        """Remember what images are normalised with; another scale than [0, 1] is a Normalize of something else."""
+        noted = _numbers(mean), _numbers(std)
+        if of_loader:
+            self.noted, self.by_loader = [noted], True
+        elif not self.by_loader and noted not in self.noted and max(*noted[0], *noted[1]) <= 1 and min(noted[1]) > 0:
+            self.noted.append(noted)
+        self._tell_source()
+
+    def _tell_source(self) -> None:
         if self.source is not None:
-            self.source.normalized_with(mean, std)
+            self.source.normalized_with(*(self.statistics or (None, None)))
 
-    def announce(self, mixup: "SessionMixup") -> None:
-        """Say what mixes; ValueError where the script's settings leave the method nothing."""
-        asked = self.settings.asked
-        if mixup.mix_prob == 0:
-            raise ValueError(f"the mixing probability must be > 0 with {asked}, got 0; set --mixup-prob")
-        if mixup.mixup_alpha > 0 and mixup.cutmix_alpha > 0 and mixup.switch_prob == 1:
-            raise ValueError(
-                f"the switch probability must be < 1 with {asked}, got 1: CutMix would take all; "
-                "set --mixup-switch-prob, or use --mixer cutmix"
-            )
-        self.mixup = mixup
-        for note in (*self.settings.notes, repr(mixup)):
+    def announce(self, mixer: object) -> None:
+        """Say what mixes."""
+        for note in (*self.settings.notes, repr(mixer)):
             say(note)
+        self.built = True
+        if self.settings.save_mixed:
+            self.settings = replace(self.settings, folder=unused(self.settings.folder))
 
-    def show(self, mixup: "SessionMixup", images: torch.Tensor, target: torch.Tensor, plan: MixPlan | None) -> None:
-        """Count a batch; describe the first one, draw the first mixed ones."""
-        self.monitor.batch(mixup, len(images), plan is not None)
-        if self.monitor.batches == 1:
+    def show(
+        self, images: torch.Tensor, target: torch.Tensor, plan: MixPlan | None, mixers: list[str], enabled: bool = True
+    ) -> None:
+        """Count a batch of images before they are mixed by `mixers`; describe the first, draw the first mixed ones."""
+        described, self.described = self.described, True
+        if not described and self.monitor.counts.total() == self.monitor.counts[CUTMIX]:
             size = " x ".join(map(str, images.shape))
-            say(f"first batch {size}, {images.dtype} on {images.device}{self._normalisation()}")
-        if plan is not None and self.monitor.mixed <= self.settings.save_mixed and is_first_rank():
-            self.folder = self.folder or unused(self.settings.folder)
-            path = self.folder / f"mixed-{self.monitor.mixed:03d}.png"
-            try:
-                save_picture(path, images, target, plan, mixup.mixers(), self.statistics)
-                drawn = f"{min(DRAWN, len(images))} of {len(images)} images of a mixed batch"
-                say(f"{path}: {drawn}, under each what mixed it, its classes and their weights")
-            except OSError as error:
-                self.settings = replace(self.settings, save_mixed=0)
-                say(f"can't write {path} ({error.strerror}); the training goes on without pictures")
+            normalised = self._normalisation() if images.is_floating_point() else ""
+            say(f"first batch {size}, {images.dtype} on {images.device}{normalised}")
+        by_method = type(self.settings.method).__name__ in mixers
+        unmixed = UNMIXED if enabled else OFF
+        self.monitor.batch(unmixed if plan is None else BY_METHOD if by_method else BY_OTHERS)
+        if plan is None or self.drawn >= self.settings.save_mixed or not is_first_rank():
+            return
+        self.drawn = self.monitor.mixed
+        path = self.settings.folder / f"mixed-{self.drawn:03d}.png"
+        try:
+            save_picture(path, images, target, plan, mixers, self.statistics)
+            drawn = f"{min(DRAWN, len(images))} of {len(images)} images of a mixed batch"
+            say(f"{path}: {drawn}, under each what mixed it, its classes and their weights")
+        except OSError as error:
+            self.settings = replace(self.settings, save_mixed=0)
+            say(f"can't write {path} ({error.strerror}); the training goes on without pictures")
 
     def _normalisation(self) -> str:
-        if self.statistics is not None:
-            mean, std = self.statistics
-            return f", normalised with mean {mean}, std {std}"
-        return ASSUMED if self.settings.needs_model else ""
+        if self.statistics is None:
+            return ASSUMED if self.source is not None and self.source.statistics is not None else ""
+        others = self.settings.statistics is None and len(self.noted) > 1
+        doubt = "; Normalize was given others, too: --saliency-mean and --saliency-std decide" if others else ""
+        return f", normalised with mean {self.statistics[0]}, std {self.statistics[1]}{doubt}"
 
 
 class SessionMixup(MethodMixup):
-    """The mixer of a session, with the arguments of timm's Mixup; it shows the session every batch."""
+    """The mixer of a session, with the arguments of timm's Mixup; it shows the session every batch.
+
+    As timm's it changes the images in place, which scripts that drop what it returns rely on.
+    """
 
     def __init__(self, session: Session, *args, **kwargs) -> None:
         settings = session.settings
-        super().__init__(
-            settings.method,
-            *args,
-            **kwargs,
-            saliency=session.saliency(),
-            method_share=settings.share,
-            label_weight=settings.label_weight,
-        )
         self.session = session
+        super().__init__(
+            settings.method, *args, **kwargs, saliency=session.saliency(), label_weight=settings.label_weight
+        )
+        if self.mix_prob == 0:
+            raise ValueError(f"`prob` must be > 0 with {settings.asked}, got 0, which mixes nothing")
+        if self.mixup_alpha > 0 and self.cutmix_alpha > 0 and self.switch_prob == 1:
+            raise ValueError(f"`switch_prob` must be < 1 with {settings.asked}, got 1, which leaves all to CutMix")
         session.announce(self)
+
+    def __call__(self, x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mix a batch, in place but where a graph hangs on it or its images share memory; see `MethodMixup`."""
+        mixed, target = super().__call__(x, target)
+        with contextlib.suppress(RuntimeError):
+            mixed = mixed if x.requires_grad else x.copy_(mixed)
+        return mixed, target
 
     def _plan(self, x: torch.Tensor, weights: torch.Tensor) -> MixPlan | None:
         plan = super()._plan(x, weights)
-        self.session.show(self, x, weights, plan)
+        self.session.show(x, weights, plan, self.mixers(), self.mixup_enabled)
         return plan
 
     def _draw(self, shape: torch.Size) -> Draw:
@@ -140,41 +158,34 @@ class SessionMixup(MethodMixup):
         ]
 
 
-class SelfSaliency(Saliency):
-    """The gradient of the model in training, which a script may create after its Mixup.
+class SessionMix(SageMix):
+    """The mixer of a session, with the arguments of torchvision's v2.MixUp; it shows the session every batch."""
 
-    Args:
-        models: the models created so far, looked at when the first batch comes; the first in training mode counts.
-        size: see `create_saliency`.
-        **settings: `blur`, `grid` and `floor`, see `create_saliency`.
-    """
+    def __init__(self, session: Session, **kwargs) -> None:
+        settings = session.settings
+        names = [setting.name for setting in fields(settings.method) if setting.init]  # type: ignore[arg-type]
+        own: dict[str, Any] = {name: getattr(settings.method, name) for name in names}
+        own |= {"method": settings.mixer, "saliency": session.saliency(), "label_weight": settings.label_weight}
+        super().__init__(**kwargs, **own)
+        self.session = session
+        session.announce(self)
 
-    def __init__(self, models: Sequence[nn.Module], size: int | None = None, **settings) -> None:
-        super().__init__(**settings)
-        self.models = models
-        self.size = None if size is None else check_count("size", size, 1)
-        self.settings = settings
-        self.source: Saliency | None = None
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw and search for a batch; see `SageMix`."""
+        images = flat_inputs[0].as_subclass(torch.Tensor)
+        params = super().make_params(flat_inputs)
+        self.session.show(images, params["weights"], params["plan"], [type(self.method).__name__] * len(images))
+        return params
 
-    def __call__(self, images: torch.Tensor, target: torch.Tensor | None = None) -> torch.Tensor:
-        """Compute the maps [B, 1, h, w] of a batch."""
-        if self.source is None:
-            model = next((model for model in self.models if model.training), None)
-            if model is None:
-                raise RuntimeError("--saliency self needs a model in training mode of timm's create_model, found none")
-            weights = sum(parameter.numel() for parameter in model.parameters())
-            say(f"the saliency follows a {type(model).__name__} of {weights:,} weights")
-            self.source = create_saliency("self", model=model, size=self.size, **self.settings)
-        return self.source(images, target)
 
-    def __repr__(self) -> str:
-        size = f"{self.size} x {self.size} px" if self.size else "the images' own size"
-        return f"gradient of the model in training, at {size}"
+def _numbers(values: Any) -> tuple[float, ...]:
+    return tuple(round(value, 6) for value in torch.as_tensor(values).flatten().tolist())
 
 
 @contextlib.contextmanager
 def _first_rank_first() -> Iterator[None]:
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    in_worker = torch.utils.data.get_worker_info() is not None
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized() and not in_worker
     first = not distributed or int(os.environ.get("LOCAL_RANK", torch.distributed.get_rank())) == 0
     if not first:
         torch.distributed.barrier()

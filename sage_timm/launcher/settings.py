@@ -1,20 +1,14 @@
 """What a run is to do: the flags and the script's arguments as one checked, frozen `Settings`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..checks import check_count, check_library
 from ..methods import Method, create_method
-from ..options import saliency_settings
-from ..saliency import DEFAULT_SOURCE
-from ..saliency.auxiliary import check_file
-from .flags import ARGUMENTS, flag
-
-# The settings of SAGE that have flags of their own, by the names under which argparse stores those.
-_SAGE = {"lam_max": "sage_lam_max", "search_fraction": "sage_search_fraction"}
-_WITHOUT_MODEL = ("spectral", "self")
+from ..options import SALIENCY_FLAGS, saliency_settings
+from .flags import NAMES, flag
 
 
 @dataclass(frozen=True)
@@ -22,25 +16,23 @@ class Settings:
     """The settings of a run with a mixer.
 
     Attributes:
-        method: what mixes.
+        method, mixer: what mixes, and its name.
         asked: the flag that asked for it, for messages.
-        mixup: what the script's --mixup must become, where it is 0 and the method would never mix; else None.
-        share: share of the mixes that the method makes where CutMix does not; plain Mixup makes the rest.
+        opened: what the script's --mixup or --mixup-alpha must become, where it is 0 and the method would never mix.
         label_weight: what the labels are weighted by, 'mask' or 'saliency'.
-        saliency: name of the saliency source.
-        source: its other arguments, as in `create_saliency`.
-        save_mixed: number of mixed batches to write as pictures.
-        folder: where to.
+        source: arguments of `create_saliency`.
+        statistics: mean and std of the images, where flags say them.
+        save_mixed, folder: number of mixed batches to write as pictures, and where to.
         notes: what the user should know about these settings, a line each.
     """
 
     method: Method
+    mixer: str = "sage"
     asked: str = "--sage"
-    mixup: float | None = None
-    share: float = 1.0
+    opened: Mapping[str, float] = field(default_factory=dict)
     label_weight: str = "mask"
-    saliency: str = DEFAULT_SOURCE
     source: Mapping[str, Any] = field(default_factory=dict)
+    statistics: tuple[Sequence[float], Sequence[float]] | None = None
     save_mixed: int = 0
     folder: Path = Path("mixed")
     notes: tuple[str, ...] = ()
@@ -49,11 +41,6 @@ class Settings:
     def uses_saliency(self) -> bool:
         """Whether the method or the label weights look at saliency."""
         return self.method.uses_saliency or self.label_weight == "saliency"
-
-    @property
-    def needs_model(self) -> bool:
-        """Whether the saliency comes from an auxiliary model."""
-        return self.uses_saliency and self.saliency not in _WITHOUT_MODEL
 
 
 def read_settings(given: Mapping[str, Any], args: Mapping[str, Any]) -> Settings | None:
@@ -67,7 +54,7 @@ def read_settings(given: Mapping[str, Any], args: Mapping[str, Any]) -> Settings
         TypeError, ValueError: settings that are out of range or cannot be combined, in terms of flags or arguments.
         ImportError: a library that they need is missing.
     """
-    merged = {**given, **{name: value for name, value in args.items() if value is not None}}
+    merged = {**{name: value for name, value in args.items() if value is not None}, **given}
     if not merged.get("sage") and not merged.get("mixer"):
         return None
     mixer = merged.get("mixer") or "sage"
@@ -77,38 +64,39 @@ def read_settings(given: Mapping[str, Any], args: Mapping[str, Any]) -> Settings
     for name in ("naflex_loader", "aug_splits", "jsd_loss"):
         if args.get(name):
             raise ValueError(f"{flag(name)} can't be combined with {asked}; drop one of the two")
+    if args.get("use_v2") is False:
+        raise ValueError(f"{asked} mixes in v2.MixUp's place: give --use-v2, or use SageMix as in docs/training.md")
     save_mixed = check_count("save_mixed", merged.get("save_mixed") or 0, 0)
     if save_mixed:
         check_library("matplotlib", "--save-mixed", "Matplotlib", "viz")
-    method = create_method(mixer, **_method_settings(merged, mixer, asked))
+    kwargs = merged.get("mixer_kwargs") or {}
+    if not isinstance(kwargs, dict) or not all(isinstance(name, str) for name in kwargs):
+        raise TypeError(f"--mixer-kwargs must map names to values, got {kwargs!r}")
+    method = create_method(mixer, **kwargs)
 
-    notes: list[str] = []
-    mixup = _opened_mixup(args, mixer, method)
-    if mixup is not None:
-        notes.append(f"--mixup was 0, so {mixer} would never mix; using --mixup {mixup}, the value of its authors")
-    of_saliency = {name: value for name, value in merged.items() if name.startswith("saliency")}
-    source = saliency_settings(merged)
-    name = source.pop("name", DEFAULT_SOURCE)
+    source, sources = saliency_settings(merged), SALIENCY_FLAGS["--saliency"]["choices"]
+    if source.get("name", sources[0]) not in sources:
+        raise ValueError(f"--saliency must be one of {', '.join(sources)} in the launcher, got {source['name']!r}")
+    mean, std = merged.get("saliency_mean"), merged.get("saliency_std")
+    if (mean is None) != (std is None):
+        raise ValueError("--saliency-mean and --saliency-std must be given together")
     label_weight = merged.get("mixer_label_weight") or "mask"
-    uses_saliency = method.uses_saliency or label_weight == "saliency"
-    if of_saliency and not uses_saliency:
-        unused = ", ".join(map(flag, of_saliency))
-        notes.append(f"{unused} has no effect: {asked} uses no saliency")
-    elif name in _WITHOUT_MODEL and (idle := [source.pop(key) for key in ("model", "checkpoint") if key in source]):
-        if given.keys() & {"saliency_model", "saliency_checkpoint"}:
-            raise ValueError(f"--saliency {name} uses no --saliency-model and no --saliency-checkpoint; drop them")
-        notes.append(f"--saliency {name} needs no model; the config file's {idle[0]} is not used")
-    if uses_saliency and "checkpoint" in source:
-        check_file(source["checkpoint"])
-
+    opened = _opened(args, mixer, method)
+    notes = [
+        f"{flag(name)} was 0, so {mixer} would never mix; using {flag(name)} {alpha}, the value of its authors"
+        for name, alpha in opened.items()
+    ]
+    idle = [flag(name) for name in NAMES if name.startswith("saliency") and name in merged]
+    if idle and not method.uses_saliency and label_weight == "mask":
+        notes.append(f"{', '.join(idle)} has no effect: {asked} uses no saliency")
     return Settings(
         method=method,
+        mixer=mixer,
         asked=asked,
-        mixup=mixup,
-        share=1.0 if merged.get("mixer_share") is None else merged["mixer_share"],
+        opened=opened,
         label_weight=label_weight,
-        saliency=name,
         source=source,
+        statistics=None if mean is None or std is None else (tuple(mean), tuple(std)),
         save_mixed=save_mixed,
         folder=Path(
             str(args.get("output") or args.get("output_dir") or "."), str(args.get("experiment") or ""), "mixed"
@@ -117,26 +105,15 @@ def read_settings(given: Mapping[str, Any], args: Mapping[str, Any]) -> Settings
     )
 
 
-def _method_settings(merged: Mapping[str, Any], mixer: str, asked: str) -> dict[str, Any]:
-    """Return the method's own settings, of --mixer-kwargs and of the flags for SAGE."""
-    by_flag = {name: merged[stored] for name, stored in _SAGE.items() if merged.get(stored) is not None}
-    kwargs = merged.get("mixer_kwargs") or {}
-    if not isinstance(kwargs, dict) or not all(isinstance(name, str) for name in kwargs):
-        raise TypeError(f"--mixer-kwargs must map names to values, got {kwargs!r}")
-    for name in by_flag:
-        if mixer != "sage":
-            raise ValueError(f"{ARGUMENTS[name]} is SAGE's; drop it with {asked}")
-        if name in kwargs:
-            raise ValueError(f"{name} is given twice, by --mixer-kwargs and by {ARGUMENTS[name]}")
-    return {**by_flag, **kwargs}
-
-
-def _opened_mixup(args: Mapping[str, Any], mixer: str, method: Method) -> float | None:
-    """Return the authors' alpha where the script's --mixup is 0, which would keep it from mixing; else None."""
-    mixup = args.get("mixup")
-    if isinstance(mixup, bool) or not isinstance(mixup, (int, float)):
-        return None  # the script reads it in a way of its own
-    if mixup < 0:
-        raise ValueError(f"--mixup must be at least 0, got {mixup}")
-    by_cutmix = mixer == "cutmix" and (args.get("cutmix") or args.get("cutmix_minmax"))
-    return method.alpha if mixup == 0 and not by_cutmix else None
+def _opened(args: Mapping[str, Any], mixer: str, method: Method) -> dict[str, float]:
+    """Return the authors' alpha where the script's own is 0, which would keep the method from mixing."""
+    opened = {}
+    for name, cutmix in (("mixup", "cutmix"), ("mixup_alpha", "cutmix_alpha")):
+        alpha = args.get(name)
+        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
+            continue  # the script has no such flag, or reads it in a way of its own
+        if alpha < 0:
+            raise ValueError(f"{flag(name)} must be at least 0, got {alpha}")
+        if alpha == 0 and not (mixer == "cutmix" and (args.get(cutmix) or args.get("cutmix_minmax"))):
+            opened[name] = method.alpha
+    return opened

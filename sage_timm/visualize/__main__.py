@@ -13,7 +13,7 @@ from ..checks import check_count, check_library, check_number
 from ..methods import create_method
 from ..options import FLAGS, METHOD_FLAGS, SALIENCY_FLAGS, in_flags, saliency_settings
 from ..plan import Batch, MixPlan
-from ..saliency import SOURCES, Saliency, create_saliency
+from ..saliency import Saliency, create_saliency
 from .figures import draw_page, draw_plans
 from .images import load_images
 from .report import measure
@@ -50,8 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         parser.add_argument(flag, **settings | ({"nargs": "+"} if flag == "--mixer" else {}))
     parser.add_argument("--sage-lam-max", type=float, default=0.6, metavar="A", help="SAGE's ratio is A x --lam (0.6)")
     for flag, settings in SALIENCY_FLAGS.items():
-        frozen = {"choices": [name for name in SOURCES if name != "self"]} if flag == "--saliency" else {}
-        parser.add_argument(flag, **settings | frozen)
+        parser.add_argument(flag, **settings)
     return parser
 
 

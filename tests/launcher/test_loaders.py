@@ -21,7 +21,7 @@ def test_both_loader_paths_mix(path, workers, train, losses):
     assert len(losses) == 3 and all(mixed_rows(target) > 0 for target in losses)
     assert all(torch.allclose(target.sum(1), torch.ones(8)) for target in losses)
     said = [line for line in err.splitlines() if line.startswith("sage_timm: ")]
-    assert len(said) == 2
+    assert len(said) == 3 and said[2] == "sage_timm: 3 of 3 batches were mixed, 3 of them by --sage"
     assert (
         "SAGE(lam_max=0.6, search_fraction=1.0), alpha 1, with probability 1 per batch; 3 classes, smoothing 0.1"
         in said[0]
@@ -104,19 +104,13 @@ def test_the_saliency_model_names_the_architecture_of_bare_weights(train, losses
     assert "--saliency-model must name the architecture" in refusal(train, *flags)
 
 
-def test_self_saliency_uses_the_model_that_the_script_trains(train, losses, sources):
-    err = train("--mixup", "1", "--sage", "--saliency", "self")
-    assert "saliency: gradient of the model in training" in err
-    assert len(sources) == 1 and all(p.grad is not None for p in sources[0].auxiliary.model.parameters())
-    assert sum(mixed_rows(target) for target in losses) > 0
-
-
-def test_greyscale_runs(train, losses, tmp_path):
-    model = timm.create_model("test_resnet", num_classes=3, in_chans=1)
-    torch.save({"arch": "test_resnet", "state_dict": model.state_dict()}, tmp_path / "grey.pth")
-    flags = ["--saliency-checkpoint", tmp_path / "grey.pth", "--mean", "0.4", "--std", "0.3"]
-    err = train("--mixup", "1", "--sage", "--input-size", "1", "24", "24", *flags)
-    assert "first batch 8 x 1 x 24 x 24" in err and len(losses) == 3
+@pytest.mark.parametrize(
+    ("mean", "used"), [(["--mean", "0.4", "--std", "0.3"], ("(0.4,)", "(0.3,)")), ([], ("(0.5,)", "(0.5,)"))]
+)
+def test_greyscale_is_announced_as_timm_adapts_it(mean, used, train, losses):
+    err = train(*SAGE, "--input-size", "1", "24", "24", *mean)
+    assert f"first batch 8 x 1 x 24 x 24, torch.float32 on cpu, normalised with mean {used[0]}, std {used[1]}" in err
+    assert len(losses) == 3
 
 
 def test_the_epochs_loss_is_the_mean_over_its_batches(train, monkeypatch, tmp_path):
@@ -132,15 +126,18 @@ def test_the_epochs_loss_is_the_mean_over_its_batches(train, monkeypatch, tmp_pa
     assert len(values) == 3 and float(loss) == pytest.approx(sum(v.item() for v in values) / 3, rel=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:a batch of 1 image")
-def test_batches_of_one_fail_rather_than_train_unmixed(train):
-    with pytest.raises(RuntimeError, match=r"none of 1 batches was mixed .* set a batch size of at least 2"):
-        train(*SAGE, "-b", "1")
+def test_a_run_of_which_no_batch_was_mixed_fails_at_its_end(train, losses, refusal):
+    line = refusal(train, *SAGE, "--mixup-prob", "1e-9")
+    assert "none of the 3 batches was mixed" in line and len(losses) == 3
 
 
-def test_a_run_of_which_no_batch_was_mixed_says_so_at_its_end(train):
-    said = "batches was mixed: --sage had no effect on this run"
-    assert said in train(*SAGE, "--mixup-prob", "1e-9") and said not in train(*SAGE)
+def test_a_run_without_an_epoch_left_says_how_many_batches_were_mixed(train, losses, tmp_path):
+    train(*SAGE)
+    err = train(*SAGE, "--resume", tmp_path / "run" / "last.pth.tar")
+    assert len(losses) == 3
+    assert err.splitlines()[-1].endswith(
+        "0 of 0 batches were mixed, 0 of them by --sage: the script made no optimizer step"
+    )
 
 
 def test_the_pictures_go_to_the_output_folder(train, tmp_path, losses):

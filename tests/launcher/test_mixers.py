@@ -35,11 +35,6 @@ def test_mixer_settings_reach_the_method(train):
     assert "PuzzleMix(n_labels=3, beta=0.7, gamma=0.5, eta=0.2, neigh_size=None, t_eps=0.8, t_size=3" in err
 
 
-def test_the_mixers_share_leaves_the_rest_to_plain_mixup(train):
-    err = train("--mixup", "1.0", "--sage", "--saliency", "spectral", "--mixer-share", "0.25")
-    assert "plain Mixup for 75% of the rest" in err
-
-
 @pytest.mark.parametrize("mixer", [["--sage"], ["--mixer", "cutmix"]])
 def test_labels_by_saliency(mixer, train, losses):
     runs = []
@@ -64,7 +59,7 @@ def test_cutmix_keeps_its_own_alpha(train, losses):
         (["--sage", "--mixer", "cutmix"], "--sage and --mixer cutmix can't be combined; drop one of the two"),
         (["--mixer", "cutmixx"], "invalid choice: 'cutmixx'"),
         (["--mixer", "puzzlemix", "--mixer-kwargs", "beta"], "--mixer-kwargs must be NAME=VALUE ..., got beta"),
-        (["--sage", "--mixer-kwargs", "lam_max=7"], "--sage-lam-max must lie in (0, 1], got 7"),
+        (["--sage", "--mixer-kwargs", "lam_max=7"], "`lam_max` must lie in (0, 1], got 7"),
         (["--mixer", "mixup", "--cutmix", "1", "--mixup-switch-prob", "1"], "must be < 1 with --mixer mixup, got 1"),
         (["--mixer", "mixup", "--mixup-prob", "0"], "must be > 0 with --mixer mixup, got 0"),
         (["--mixer", "mixup", "--save-mixed", "-1"], "--save-mixed must be at least 0, got -1"),

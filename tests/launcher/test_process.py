@@ -25,7 +25,7 @@ def test_an_error_of_ours_is_one_line_in_terms_of_flags(image_folder, tmp_path):
     flags = ("--mixup", "1.0", "--sage", "--saliency", "spectral", "--num-classes", "2", "--output", str(tmp_path))
     result = python("-m", "sage_timm", TRAIN, "--data-dir", image_folder, *RUN, *flags, cwd=tmp_path)
     ours = [line for line in result.stderr.splitlines() if "error" in line.lower()]
-    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert result.returncode == 2 and "Traceback" not in result.stderr
     assert ours == ["sage_timm: error: `target` must hold labels in [0, 1], got 2; check --num-classes"]
 
 
@@ -42,6 +42,65 @@ def test_workers_of_every_start_method(start, flags, tmp_path):
     result = python("-m", "sage_timm", SCRIPTS / "workers.py", "--start", start, *flags, *sage, cwd=tmp_path)
     assert result.stdout.split() == ["BATCHES", "10", "MIXED", "True"], result.stderr
     assert result.stderr.count("sage_timm: SAGE") == 1
+
+
+@pytest.mark.parametrize("by", ["popen", "exec", "multiprocessing", "torch"])
+def test_ranks_that_the_script_starts_itself_mix_as_it_does(by, tmp_path):
+    flags = ("--by", by, "--sage", "--saliency", "spectral", "--mixer-kwargs", "lam_max=0.7")
+    result = python("-m", "sage_timm", SCRIPTS / "starts_ranks.py", *flags, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert sorted(result.stdout.splitlines()) == ["RANK0 SessionMixup", "RANK1 SessionMixup"]
+    assert "SAGE(lam_max=0.7" in result.stderr
+    if by != "exec":
+        count = 2 if by == "popen" else 4  # those spawned count with their parent
+        assert f"{count} of {count} batches were mixed, {count} of them by --sage" in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("by", "line"),
+    [
+        (
+            "shell",
+            "--sage does not reach a process that the script starts by a shell; use torchrun -m sage_timm SCRIPT",
+        ),
+        ("queue", "--sage does not reach a job that the script submits; submit one that runs python -m sage_timm"),
+    ],
+)
+def test_ranks_that_cannot_be_reached_end_the_run_before_it_trains(by, line, tmp_path):
+    flags = ("--by", by, "--sage", "--saliency", "spectral")
+    result = python("-m", "sage_timm", SCRIPTS / "starts_ranks.py", *flags, cwd=tmp_path)
+    assert result.returncode == 2 and not result.stdout and line in result.stderr
+
+
+RANKS = """
+import sys, numpy as np, torch, torch.distributed as dist
+from sage_timm import SageMixup
+
+dist.init_process_group("gloo")
+np.random.seed(dist.get_rank())
+mixup = SageMixup(cutmix_alpha=1.0, prob=0.8, mode=sys.argv[1], num_classes=3, saliency="spectral")
+draws, log = [], [None, None]
+for _ in range(300):
+    drawn = mixup._draw(torch.Size((4, 3, 32, 32)))
+    draws.append((drawn.by_method.any(), drawn.by_cutmix.any(), drawn.lam[0].item()))
+dist.all_gather_object(log, draws)
+if dist.get_rank() == 0:
+    torch.save([torch.tensor(draws) for draws in log], "draws.pth")
+"""
+
+
+def test_two_ranks_agree_on_who_mixes_a_batch_not_on_how(tmp_path):
+    (tmp_path / "ranks.py").write_text(RANKS)
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "ranks.py")
+    assert python(*launch, "batch", cwd=tmp_path).returncode == 0
+    first, second = torch.load(tmp_path / "draws.pth")
+    assert torch.equal(first[:, :2], second[:, :2])
+    assert 0.33 < (first[:, 0] + second[:, 0] > 0).float().mean() < 0.47, "40 % of the steps wait for saliency"
+    mixed = first[:, :2].any(1)
+    assert (first[mixed, 2] == second[mixed, 2]).float().mean() < 0.1
+    assert python(*launch, "elem", cwd=tmp_path).returncode == 0
+    first, second = torch.load(tmp_path / "draws.pth")
+    assert not torch.equal(first[:, :2], second[:, :2]) and first[:, 0].mean() > 0.8
 
 
 # scripts/train.py with a look at what each rank does: its targets, its weights at the end, when it loaded its saliency

@@ -1,14 +1,15 @@
 """A session without a script: its mixer, its saliency source, what it says and draws."""
 
-import numpy as np
 import pytest
 import torch
 
 from sage_timm.launcher import session as module
-from sage_timm.launcher.session import SelfSaliency, Session, SessionMixup
+from sage_timm.launcher.session import Session, SessionMixup
 from sage_timm.launcher.settings import Settings
 from sage_timm.methods import SAGE, Mixup, PuzzleMix
 from sage_timm.visualize import draw_mixed
+
+SPECTRAL = {"name": "spectral"}
 
 
 def batch(size=8):
@@ -16,7 +17,7 @@ def batch(size=8):
 
 
 def test_its_mixer_mixes_and_says_so_once(capsys):
-    session = Session(Settings(SAGE(0.5), saliency="spectral", notes=("take note",)))
+    session = Session(Settings(SAGE(0.5), source=SPECTRAL, notes=("take note",)))
     mixup = SessionMixup(session, mixup_alpha=0.7, num_classes=3)
     images, _ = mixup(*batch())
     mixup(*batch())
@@ -24,38 +25,62 @@ def test_its_mixer_mixes_and_says_so_once(capsys):
     assert said[0] == "sage_timm: take note" and said[1] == f"sage_timm: {mixup!r}"
     assert said[1].startswith("sage_timm: SAGE(lam_max=0.5, search_fraction=1.0), alpha 0.7, with probability 1")
     assert said[2:] == ["sage_timm: first batch 8 x 3 x 24 x 24, torch.float32 on cpu"]
-    assert images.shape == (8, 3, 24, 24) and session.mixup is mixup
-    assert session.monitor.batches == session.monitor.mixed == 2
+    assert images.shape == (8, 3, 24, 24) and session.built and session.monitor.mixed == 2
+
+
+def test_it_mixes_in_place_as_timm_where_the_tensor_allows_it():
+    mixup = SessionMixup(Session(Settings(SAGE(), source=SPECTRAL)), num_classes=3)
+    images, labels = batch()
+    before = images.clone()
+    mixed, _ = mixup(images, labels)
+    assert mixed is images and not torch.equal(images, before)
+    for x in (batch(1)[0].expand(8, -1, -1, -1), batch()[0].requires_grad_() * 1):
+        before = x.clone()
+        assert mixup(x, labels)[0].shape == x.shape and torch.equal(x, before)
+
+
+ONE, TWO, FLAGS = (((mean,) * 3, (0.5,) * 3) for mean in (0.1, 0.2, 0.3))
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_statistics_reach_the_source_whenever_they_come(when, capsys):
-    session = Session(Settings(SAGE(), saliency="spectral"))
-    if when == "before":
-        session.note_statistics((0.1, 0.2, 0.3), [0.4, 0.5, 0.6])
-    mixup = SessionMixup(session, num_classes=3)
-    if when == "after":
-        session.note_statistics((0.1, 0.2, 0.3), [0.4, 0.5, 0.6])
-    assert mixup.saliency.mean == (0.1, 0.2, 0.3) and mixup.saliency.std == (0.4, 0.5, 0.6)
+@pytest.mark.parametrize(
+    ("by_flags", "noted", "used", "doubted"),
+    [
+        (None, ["transform"], ONE, False),
+        (None, ["transform", "transform of others"], ONE, True),
+        (None, ["transform", "loader"], TWO, False),
+        (FLAGS, ["loader", "transform"], FLAGS, False),
+    ],
+)
+def test_statistics_are_the_flags_else_the_loaders_else_the_first_transforms(
+    by_flags, noted, used, doubted, when, capsys
+):
+    session = Session(Settings(SAGE(), source=SPECTRAL, statistics=by_flags))
+    notes = {
+        "transform": lambda: session.note_statistics(list(ONE[0]), torch.tensor(ONE[1])),
+        "transform of others": lambda: session.note_statistics(0.7, 0.7),
+        "loader": lambda: session.note_statistics(torch.tensor(TWO[0]), torch.tensor(TWO[1]).view(1, 3, 1, 1), True),
+    }
+    mixup = SessionMixup(session, num_classes=3) if when == "after" else None
+    for name in noted:
+        notes[name]()
+    mixup = mixup or SessionMixup(session, num_classes=3)
+    assert (mixup.saliency.mean, mixup.saliency.std) == used
     mixup(*batch())
-    assert "normalised with mean (0.1, 0.2, 0.3), std (0.4, 0.5, 0.6)" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert f"normalised with mean {used[0]}, std {used[1]}" in err
+    assert ("Normalize was given others, too: --saliency-mean and --saliency-std decide" in err) == doubted
 
 
-def test_one_number_serves_as_statistics():
-    session = Session(Settings(SAGE(), saliency="spectral"))
-    session.note_statistics(0.5, 0.25)
-    assert session.statistics == ((0.5,), (0.25,))
-
-
-def test_unknown_statistics_are_said_to_be_assumed(checkpoint, capsys):
-    mixup = SessionMixup(Session(Settings(SAGE(), source={"checkpoint": checkpoint})), num_classes=3)
-    mixup(*batch())
-    assert "on cpu, assumed to be normalised as for the saliency model" in capsys.readouterr().err
+def test_a_normalize_of_no_images_in_0_1_tells_nothing():
+    session = Session(Settings(SAGE(), source=SPECTRAL))
+    session.note_statistics((103.5, 116.3, 123.7), (57.4, 57.1, 58.4))
+    assert session.statistics is None
 
 
 def test_pictures_of_another_run_stay(tmp_path):
     for _ in range(3):
-        session = Session(Settings(SAGE(), saliency="spectral", save_mixed=1, folder=tmp_path / "mixed"))
+        session = Session(Settings(SAGE(), source=SPECTRAL, save_mixed=1, folder=tmp_path / "mixed"))
         mixup = SessionMixup(session, num_classes=3)
         mixup(*batch())
         mixup(*batch())
@@ -66,14 +91,14 @@ def test_pictures_of_another_run_stay(tmp_path):
 def test_the_std_reaches_puzzlemix(monkeypatch):
     seen, make = [], PuzzleMix.__call__
     monkeypatch.setattr(PuzzleMix, "__call__", lambda self, batch: seen.append(batch.std) or make(self, batch))
-    session = Session(Settings(PuzzleMix(beta=0, eta=0), saliency="spectral"))
+    session = Session(Settings(PuzzleMix(beta=0, eta=0), source=SPECTRAL))
     session.note_statistics((0.5, 0.5, 0.5), (0.2, 0.3, 0.4))
     SessionMixup(session, num_classes=3)(*batch())
     assert seen == [(0.2, 0.3, 0.4)]
 
 
 def test_the_source_is_created_once():
-    session = Session(Settings(SAGE(), saliency="spectral"))
+    session = Session(Settings(SAGE(), source=SPECTRAL))
     assert SessionMixup(session, num_classes=3).saliency is SessionMixup(session, num_classes=3).saliency
 
 
@@ -86,43 +111,14 @@ def test_a_method_without_saliency_needs_no_source(monkeypatch):
 @pytest.mark.parametrize(
     ("timms", "message"),
     [
-        ({"prob": 0.0}, "the mixing probability must be > 0 with --sage, got 0; set --mixup-prob"),
-        ({"cutmix_alpha": 1.0, "switch_prob": 1}, "the switch probability must be < 1 with --sage, got 1"),
+        ({"prob": 0.0}, "`prob` must be > 0 with --sage, got 0"),
+        ({"cutmix_alpha": 1.0, "switch_prob": 1}, "`switch_prob` must be < 1 with --sage, got 1"),
         ({"mixup_alpha": -1}, "`mixup_alpha` must lie in"),
     ],
 )
 def test_what_leaves_the_method_nothing_is_an_error(timms, message):
     with pytest.raises(ValueError, match=message):
-        SessionMixup(Session(Settings(SAGE(), saliency="spectral")), num_classes=3, **timms)
-
-
-def test_self_saliency_follows_the_first_model_in_training_mode(tiny_model, capsys):
-    session = Session(Settings(SAGE(), saliency="self", source={"size": 16, "grid": 4, "floor": 0.5}))
-    mixup = SessionMixup(session, num_classes=5)
-    teacher, trained = torch.nn.Linear(2, 2).eval(), tiny_model.train()
-    session.models += [teacher, trained]
-    images, labels = batch()
-    mixup(images, labels)
-    assert "gradient of the model in training, at 16 x 16 px" in repr(mixup)
-    assert "the saliency follows a ResNet of" in capsys.readouterr().err
-    inner = session.source.source
-    assert inner.auxiliary.model is trained
-    assert (inner.size, inner.grid, inner.floor) == ((16, 16), 4, 0.5)
-    assert torch.equal(session.source(images, None), inner(images, None))
-
-
-def test_self_saliency_holds_the_runs_statistics():
-    session = Session(Settings(PuzzleMix(), saliency="self"))
-    session.note_statistics((0.1,), (0.2,))
-    source = session.saliency()
-    session.note_statistics((0.3,), (0.4,))
-    assert (source.mean, source.std) == ((0.3,), (0.4,))
-    assert "at the images' own size" in repr(source)
-
-
-def test_self_saliency_without_a_model_says_so():
-    with pytest.raises(RuntimeError, match="needs a model in training mode of timm's create_model, found none"):
-        SelfSaliency([torch.nn.Linear(2, 2).eval()])(batch()[0])
+        SessionMixup(Session(Settings(SAGE(), source=SPECTRAL)), num_classes=3, **timms)
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -147,16 +143,11 @@ def test_the_first_mixed_batches_are_saved_as_pictures(count, tmp_path, monkeypa
 def test_pictures_say_what_mixed_each_image(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr("sage_timm.launcher.monitor.draw_mixed", lambda *a, **k: drawn.append(k) or draw_mixed(*a, **k))
-    session = Session(Settings(SAGE(), saliency="spectral", share=0.5, save_mixed=1, folder=tmp_path))
+    session = Session(Settings(SAGE(), source=SPECTRAL, save_mixed=1, folder=tmp_path))
     mixup = SessionMixup(session, mode="elem", cutmix_alpha=1.0, prob=0.7, num_classes=3)
-    np.random.seed(0)
     mixup(*batch(64))
     (mixers,) = (call["mixers"] for call in drawn)
-    for name, mixes in (
-        ("SAGE", mixup.drawn.by_method),
-        ("CutMix", mixup.drawn.by_cutmix),
-        ("Mixup", mixup.drawn.by_mixup),
-    ):
+    for name, mixes in (("SAGE", mixup.drawn.by_method), ("CutMix", mixup.drawn.by_cutmix)):
         assert mixes.any() and [mixer == name for mixer in mixers] == mixes.tolist()
     assert "not mixed" in mixers
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from sage_timm.launcher.flags import flag
 from sage_timm.launcher.settings import Settings, read_settings
-from sage_timm.methods import METHODS, SAGE, CutMix, Mixup
+from sage_timm.methods import METHODS, SAGE
 
 
 @pytest.mark.parametrize("given", [{}, {"saliency": "spectral"}])
@@ -17,30 +18,26 @@ def test_defaults():
     assert read_settings({"sage": True}, {}) == Settings(SAGE())
 
 
-def test_everything_is_read(tmp_path):
-    checkpoint = str(tmp_path / "x.pth")
-    Path(checkpoint).touch()
-    given = {"sage": True, "saliency_model": "resnet18"}
+def test_everything_is_read():
+    given = {"sage": True, "saliency_model": "resnet18", "saliency_mean": [0.1], "saliency_std": [0.2]}
     args = {
-        "sage_lam_max": 0.5,
-        "mixer_kwargs": {"search_fraction": 0.2},
+        "mixer_kwargs": {"lam_max": 0.5, "search_fraction": 0.2},
         "saliency": "gradient",
-        "saliency_model": "resnet18",
-        "saliency_checkpoint": checkpoint,
+        "saliency_model": "of the config file",
+        "saliency_checkpoint": "x.pth",
         "saliency_size": 20,
         "saliency_grid": 16,
-        "mixer_share": 0.5,
         "mixer_label_weight": "saliency",
         "save_mixed": 2,
         "output": "runs",
         "experiment": "first",
         "mixup": 0.4,
     }
+    source = {"name": "gradient", "model": "resnet18", "checkpoint": "x.pth", "size": 20, "grid": 16}
     assert read_settings(given, args) == Settings(
         method=SAGE(0.5, 0.2),
-        saliency="gradient",
-        source={"model": "resnet18", "checkpoint": checkpoint, "size": 20, "grid": 16},
-        share=0.5,
+        source=source,
+        statistics=((0.1,), (0.2,)),
         label_weight="saliency",
         save_mixed=2,
         folder=Path("runs", "first", "mixed"),
@@ -66,16 +63,16 @@ def test_every_method_can_be_asked_for(mixer):
         ("sage", {"mixup": False}, None),
         ("sage", {"mixup": "0"}, None),
         ("sage", {}, None),
+        ("sage", {"mixup_alpha": 0.0, "cutmix_alpha": 1.0}, 1.0),
+        ("cutmix", {"mixup_alpha": 0.0, "cutmix_alpha": 1.0}, None),
     ],
 )
 def test_a_mixup_of_0_becomes_the_authors_alpha(mixer, args, alpha):
     settings = read_settings({"mixer": mixer}, args)
-    assert settings.mixup == alpha
-    assert settings.notes == (
-        ()
-        if alpha is None
-        else (f"--mixup was 0, so {mixer} would never mix; using --mixup {alpha}, the value of its authors",)
-    )
+    (name,) = args.keys() & {"mixup", "mixup_alpha"} or {None}
+    assert settings.opened == ({} if alpha is None else {name: alpha})
+    said = f"{flag(name)} was 0, so {mixer} would never mix; using {flag(name)} {alpha}, the" if settings.opened else ""
+    assert [note[: len(said)] for note in settings.notes] == [said] * len(settings.opened)
 
 
 @pytest.mark.parametrize(
@@ -92,25 +89,19 @@ def test_a_mixup_of_0_becomes_the_authors_alpha(mixer, args, alpha):
             {"mixer_kwargs": ["beta"]},
             "--mixer-kwargs must map names to values, got .'beta'.",
         ),
-        ({"mixer": "comixup", "sage_lam_max": 0.5}, {}, "--sage-lam-max is SAGE's; drop it with --mixer comixup"),
-        ({"sage": True, "sage_lam_max": 0.5, "mixer_kwargs": {"lam_max": 0.4}}, {}, "lam_max is given twice"),
         ({"sage": True, "mixer_kwargs": {"lam_max": 7}}, {}, r"`lam_max` must lie in \(0, 1\], got 7"),
-        ({"sage": True, "saliency_checkpoint": "no.pth"}, {}, "`checkpoint` must be an existing file, got 'no.pth'"),
-        ({"sage": True, "sage_search_fraction": 0.0}, {}, r"`search_fraction` must lie in \(0, 1\], got 0.0"),
         ({"mixer": "mixup", "save_mixed": -1}, {}, "`save_mixed` must be at least 0, got -1"),
         ({"sage": True}, {"mixup": -1.0}, "--mixup must be at least 0, got -1.0"),
         ({"sage": True}, {"naflex_loader": True}, "--naflex-loader can't be combined with --sage"),
         ({"mixer": "mixup"}, {"aug_splits": 3}, "--aug-splits can't be combined with --mixer mixup"),
+        ({"sage": True}, {"saliency": "self"}, "--saliency must be one of .* in the launcher, got 'self'"),
+        ({"sage": True, "saliency_mean": [0.5]}, {}, "--saliency-mean and --saliency-std must be given together"),
         (
-            {"sage": True, "saliency": "spectral", "saliency_model": "resnet18"},
-            {},
-            "--saliency spectral uses no --saliency-model",
+            {"sage": True},
+            {"use_v2": False},
+            "--sage mixes in v2.MixUp's place: give --use-v2, or use SageMix as in docs/",
         ),
-        (
-            {"sage": True, "saliency": "self", "saliency_checkpoint": "x.pth"},
-            {},
-            "--saliency self uses no --saliency-model and no --saliency-checkpoint",
-        ),
+        ({"sage": True}, {"mixup_alpha": -1.0}, "--mixup-alpha must be at least 0, got -1.0"),
     ],
 )
 def test_unfit_settings_are_refused(given, args, message):
@@ -118,21 +109,9 @@ def test_unfit_settings_are_refused(given, args, message):
         read_settings(given, args)
 
 
-def test_a_model_of_the_config_file_is_dropped_with_a_note():
-    settings = read_settings({"sage": True, "saliency": "spectral"}, {"saliency_model": "resnet18"})
-    assert settings.source == {}
-    assert settings.notes == ("--saliency spectral needs no model; the config file's resnet18 is not used",)
-
-
 def test_saliency_flags_without_use_are_noted():
     settings = read_settings({"mixer": "mixup", "saliency": "spectral"}, {"saliency_size": 32})
     assert settings.notes == ("--saliency, --saliency-size has no effect: --mixer mixup uses no saliency",)
-
-
-@pytest.mark.parametrize(("method", "saliency", "needs"), [(SAGE(), "gradient", True), (SAGE(), "self", False)])
-def test_which_settings_need_an_auxiliary_model(method, saliency, needs):
-    assert Settings(method, saliency=saliency).needs_model == needs
-    assert not Settings(Mixup(), saliency=saliency).needs_model and not Settings(CutMix()).needs_model
 
 
 @pytest.mark.parametrize(

@@ -25,11 +25,10 @@ def test_create_mixup_returns_timms_class_and_sagemixup_for_sage(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_is_public_and_has_tests_and_breaks_of_its_own(name):
+def test_every_method_is_public_and_has_tests_of_its_own(name):
     tests = Path(__file__).parent
     assert METHODS[name].__name__ in methods.__all__
     assert [path for path in tests.glob("test_*.py") if name in path.stem], f"tests/methods/test_{name}.py"
-    assert f"methods/{name}.py" in (tests.parent / "breaks" / "methods.py").read_text(), f"a break of {name}"
 
 
 @pytest.mark.parametrize("name", METHODS)

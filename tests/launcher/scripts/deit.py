@@ -5,7 +5,7 @@ import argparse
 import torch
 from deit_engine import train_one_epoch
 from timm.data import create_transform
-from timm.data.mixup import FastCollateMixup, Mixup
+from timm.data.mixup import Mixup
 from timm.loss import SoftTargetCrossEntropy
 from timm.models import create_model
 from torchvision import datasets
@@ -18,7 +18,7 @@ def get_args_parser():
     parser.add_argument("--mixup-prob", type=float, default=1.0)
     parser.add_argument("--mixup-switch-prob", type=float, default=0.5)
     parser.add_argument("--data-path")
-    parser.add_argument("--wrong", choices=("builds none", "calls none", "collates"))
+    parser.add_argument("--wrong", choices=("builds none", "calls none"))
     return parser
 
 
@@ -28,7 +28,7 @@ def main(args):
     loader = torch.utils.data.DataLoader(dataset, batch_size=8, shuffle=True)
     if args.wrong == "builds none":
         return
-    mixup_fn = (FastCollateMixup if args.wrong == "collates" else Mixup)(
+    mixup_fn = Mixup(
         mixup_alpha=args.mixup,
         cutmix_alpha=args.cutmix,
         cutmix_minmax=None,
@@ -38,8 +38,6 @@ def main(args):
         label_smoothing=0.1,
         num_classes=3,
     )
-    if args.wrong == "collates":
-        loader = torch.utils.data.DataLoader(dataset, batch_size=8, collate_fn=mixup_fn)
     model = create_model("test_resnet", num_classes=3)
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
     if args.wrong == "calls none":

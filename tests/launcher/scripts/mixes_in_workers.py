@@ -11,4 +11,4 @@ def collate(batch):
     return mixup(*torch.utils.data.default_collate(batch))
 
 
-next(iter(torch.utils.data.DataLoader(data, 4, collate_fn=collate, num_workers=1, multiprocessing_context="fork")))
+list(torch.utils.data.DataLoader(data, 4, collate_fn=collate, num_workers=1, multiprocessing_context="fork"))
