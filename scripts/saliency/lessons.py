@@ -95,9 +95,15 @@ def read(path: Path, boxes: list[list[float]]) -> tuple[torch.Tensor, torch.Tens
 
     Returns:
         [3, 224, 224] and [56, 56] uint8.
+
+    Raises:
+        SystemExit: it can't be read.
     """
-    with Image.open(path) as picture:
-        image = transforms.pil_to_tensor(picture.convert("RGB"))
+    try:
+        with Image.open(path) as picture:
+            image = transforms.pil_to_tensor(picture.convert("RGB"))
+    except OSError as error:
+        raise SystemExit(f"error: {path} must be a whole picture ({error}); remove it, and the same command goes on") from None
     mask = torch.zeros_like(image[:1], dtype=torch.float32)
     for left, top, right, bottom in boxes:
         mask[:, round(top) : round(bottom) + 1, round(left) : round(right) + 1] = 1
