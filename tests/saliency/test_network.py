@@ -2,6 +2,7 @@
 
 import pickle
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from torch.utils.data import DataLoader, default_collate
 
-from sage_timm import SageMixup, create_saliency
+from sage_timm import SageMix, SageMixup, create_saliency
 from sage_timm.saliency.network import WEIGHTS, Network, SaliencyNetwork, load_network, save_network
 from sage_timm.visualize import load_images
 
@@ -124,3 +126,40 @@ def test_half_precision_weights_are_near_the_trained_ones(tmp_path, photographs)
     network = load_network(WEIGHTS)
     save_network(network, tmp_path / "again.safetensors")
     assert torch.equal(Network(tmp_path / "again.safetensors")(photographs), Network()(photographs))
+
+
+class Mixed:
+    """A collate function that mixes."""
+
+    def __init__(self):
+        self.mix = SageMix(num_classes=10)
+
+    def __call__(self, batch):
+        return self.mix(*default_collate(batch))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_it_mixes_in_the_workers_of_a_loader(context):
+    dataset = [(torch.rand(3, 32, 48), i) for i in range(8)]
+    loader = DataLoader(dataset, 4, num_workers=2, collate_fn=Mixed(), multiprocessing_context=context)
+    batches = list(loader)
+    assert len(batches) == 2
+    for number, (images, target) in enumerate(batches):
+        own = torch.stack([dataset[4 * number + i][0] for i in range(4)])
+        assert not torch.equal(images, own) and torch.allclose(target.sum(1), torch.ones(4))
+
+
+def test_threads_can_share_it(photographs):
+    source = create_saliency()
+    with ThreadPoolExecutor(8) as pool:
+        maps = list(pool.map(source, [photographs] * 16))
+    assert all(torch.equal(each, maps[0]) for each in maps)
+
+
+def test_it_runs_under_autocast_inference_mode_and_in_half_precision(photographs):
+    source = create_saliency()
+    maps = source(photographs)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.allclose(source(photographs), maps, atol=1e-4)
+    assert torch.allclose(source(photographs.bfloat16()), maps, atol=2e-2)
