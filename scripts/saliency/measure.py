@@ -5,8 +5,8 @@ python -m scripts.saliency.measure FOLDER [FOLDER:COUNT ...] --sources network n
 FOLDER is one of photographs, as for `python -m scripts.saliency`, with a boxes.json; or any with --object-share, where
 each photograph stands small on a texture, as in the study. Photographs are cropped to their middle square and shown at
 224 px; those whose boxes cover less than 0.3 or more than 60 % of it are left out (--share). A source is 'network'
-(or a file that `scripts.saliency` wrote), 'teacher', 'gradient' (of the teacher) or 'spectral', with the side in pixels
-at which it looks. Given are the share of the maps' mass on the objects, the share of maps whose highest cell lies on
+(or a file that `scripts.saliency` wrote), 'teacher' (or a classifier's checkpoint, .pth), 'gradient' (of the teacher)
+or 'spectral', with the side in pixels at which it looks. Given are the share of the maps' mass on the objects, the share of maps whose highest cell lies on
 one, and milliseconds per image on one CPU thread.
 """
 
@@ -57,6 +57,8 @@ def create_source(text: str) -> Saliency:
         return create_saliency(name, model=packaged_model(), size=size or SIZE, **statistics)
     if name.endswith(".safetensors"):
         return create_saliency("network", checkpoint=name, size=size)
+    if name.endswith(".pth"):
+        return create_saliency("feature", checkpoint=name, size=size or SIZE, **statistics)
     return create_saliency(name, size=size, **statistics)
 
 
