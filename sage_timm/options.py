@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,24 +54,17 @@ METHOD_FLAGS: dict[str, dict[str, Any]] = {
 }
 
 
-# The flag of each Python argument that an error may name.
-FLAGS = {option.removeprefix("--saliency-").removeprefix("--"): option for option in SALIENCY_FLAGS} | {
-    "method": "--mixer",
-    "label_weight": "--mixer-label-weight",
-}
+# The names of their Python arguments, which an error may name, and the flags: `name` of create_saliency is --saliency.
+SETTINGS = {option.removeprefix("--saliency-"): option for option in SALIENCY_FLAGS if option != "--saliency"}
+FLAGS = SETTINGS | {"saliency": "--saliency", "method": "--mixer", "label_weight": "--mixer-label-weight"}
 
 
 def saliency_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of `create_saliency` among parsed flags or a YAML file's keys; None and "" are left out."""
-    stored = {
-        option.removeprefix("--saliency-"): option.removeprefix("--").replace("-", "_") for option in SALIENCY_FLAGS
-    }
-    given = {"name" if name == "--saliency" else name: values.get(key) for name, key in stored.items()}
-    return {name: value for name, value in given.items() if value is not None and value != ""}
+    given = {"name": values.get("saliency")} | {name: values.get(f"saliency_{name}") for name in SETTINGS}
+    return {name: value for name, value in given.items() if value not in (None, "")}
 
 
 def in_flags(message: str, flags: Mapping[str, str] = FLAGS) -> str:
     """Name the flags where a message names Python arguments in backticks."""
-    for name, flag in flags.items():
-        message = message.replace(f"`{name}`", flag)
-    return message
+    return re.sub(r"`([\w-]+)`", lambda name: name[1] if name[1][0] == "-" else flags.get(name[1], name[0]), message)

@@ -11,7 +11,7 @@ from .checks import check_saliency, check_target
 from .device import ValueChecks
 from .methods import Method, Mixup
 from .plan import Batch, MixPlan
-from .saliency import Saliency, Source, resolve
+from .saliency import Source, resolve
 
 LABEL_WEIGHTS = ("mask", "saliency")
 MAX_ALPHA = 1e6  # Beta(alpha, alpha) is 0.5 to three digits there
@@ -150,19 +150,3 @@ class Planner:
         """Warn where a batch of one image has no partner and stays as it is."""
         if len(images) == 1:
             warnings.warn("a batch of 1 image has no partner to mix with and stays as it is", stacklevel=3)
-
-
-class Surface:
-    """What has a planner shows its method and its saliency source."""
-
-    planner: Planner
-
-    @property
-    def method(self) -> Method:
-        """The method that makes the plans."""
-        return self.planner.method
-
-    @property
-    def saliency(self) -> Saliency | None:
-        """The saliency source; None where none is used."""
-        return self.planner.source

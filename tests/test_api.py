@@ -15,12 +15,12 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "sage_timm"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-SURFACES = {"mixup", "transforms", "visualize", "options"}
+SURFACES = {"surfaces", "visualize", "options"}
 ALGORITHM = {"methods", "saliency", "plan", "tensors", "checks", "device", "planner"}
 # Which part of the package may import each of these.
 OTHERS = {
-    "timm": {"mixup", "saliency", "launcher"},
-    "torchvision": {"launcher", "transforms", "visualize"},
+    "timm": {"surfaces", "saliency", "launcher"},
+    "torchvision": {"launcher", "surfaces", "visualize"},
     "matplotlib": {"visualize"},
     "maxflow": {"methods"},
     "scipy": {"methods"},
@@ -138,8 +138,8 @@ methods: list[Method] = [SAGE(0.5), Mixup(), create_method("comixup")]
 by_hand: MethodMixup = MethodMixup(SAGE(), num_classes=4, saliency="spectral")
 transform = SageMix(num_classes=4, saliency="spectral", alpha=1.0)
 maps: torch.Tensor = saliency(images, target)
-SageMixup(mixup_alpha="1")  # wrong
-SageMixup(nonsense=1)  # wrong
+MethodMixup(SAGE(), mixup_alpha="1")  # wrong
+MethodMixup(SAGE(), nonsense=1)  # wrong
 mixup_fn(images)  # wrong
 MethodMixup("sage")  # wrong
 mixup_fn.plan(images, target).mask  # wrong: it may be None

@@ -6,9 +6,10 @@ import torch
 
 from sage_timm import SageMix, SageMixup, create_mixup, create_saliency
 from sage_timm.methods import METHODS, create_method
-from sage_timm.methods.sage_search import TIE, certify, rearrange, retained_saliency
+from sage_timm.methods.sage_search import TIE, rearrange, retained_saliency
 from sage_timm.plan import Batch
 from sage_timm.tensors import unit_mass
+from scripts.bench.certify import certify
 
 pytestmark = [
     pytest.mark.cuda,

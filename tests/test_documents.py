@@ -30,7 +30,7 @@ def table(first, document="README.md"):
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
 def test_python_blocks_run(path, monkeypatch):
-    monkeypatch.setattr("sage_timm.saliency.auxiliary.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     dataset = [(torch.randn(3, 24, 24), i) for i in range(8)]
     loader = torch.utils.data.DataLoader(dataset, batch_size=4)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 24 * 24, 10))

@@ -1,8 +1,6 @@
 """The pictures, the command that draws them, its report, and the flags that commands share."""
 
 import argparse
-import base64
-import io
 import re
 import shutil
 from pathlib import Path
@@ -16,10 +14,9 @@ from sage_timm import MixPlan, create_saliency
 from sage_timm.methods.boxes import box_plan
 from sage_timm.methods.sage import sage
 from sage_timm.options import FLAGS, SALIENCY_FLAGS, in_flags, saliency_settings
-from sage_timm.visualize import Report, draw_mixed, draw_page, draw_plans, load_images, measure
 from sage_timm.visualize import __main__ as command
+from sage_timm.visualize import draw_mixed, draw_plans, load_images, measure
 from sage_timm.visualize.figures import in_words
-from sage_timm.visualize.report import LEAST_RETAINED
 
 
 def spots(where, side=(20, 24)):
@@ -45,7 +42,7 @@ def test_report_of_two_objects_apart():
 def test_report_of_flat_maps_is_mixups():
     report = measure(torch.ones(4, 1, 8, 8), (32, 32), 0.3)
     assert report.half == 0.5 and report.moved == 0
-    assert report.retained == pytest.approx(1, abs=1e-5) and "little for SAGE" in report.verdict()
+    assert report.retained == pytest.approx(1, abs=1e-5)
 
 
 def test_noise_scores_as_maps_do():
@@ -54,7 +51,7 @@ def test_noise_scores_as_maps_do():
     for name, maps in (("white noise", torch.rand(64, 1, 32, 32) ** 2), ("smooth noise", coarse)):
         report = measure(maps, (32, 32), 0.3)
         print(f"{name}: half in {report.half:.0%}, {report.moved:.0%} move, retained {report.retained:.2f}")
-        assert report.retained > LEAST_RETAINED and 0.2 < report.half < 0.35
+        assert report.retained > 1.05 and 0.2 < report.half < 0.35
 
 
 def test_report_agrees_with_the_plan():
@@ -74,35 +71,27 @@ def test_report_counts_distances_of_those_that_move():
     assert report.moved == 0.5 and report.distance >= 4
 
 
-@pytest.mark.parametrize(
-    ("retained", "moved", "words"),
-    [
-        (1.04, 0.5, "little for SAGE"),
-        (1.2, 0.04, "not for its moves"),
-        (1.2, 0.06, "the bright spots miss the objects"),
-    ],
-)
-def test_verdicts(retained, moved, words):
-    report = Report(64, 0.25, moved, 12.0, 224, 1.03, retained)
-    assert words in report.verdict()
-    text = "\n".join(report.lines())
-    assert f"retain {retained:.2f} together" in text and "+0.03 by the mask" in text and "12 of 224 px" in text
-
-
-def test_the_command_writes_a_page_that_needs_no_other_file(pictures, capsys):
-    target = pictures / "page.html"
+def test_the_command_says_what_it_measured(pictures, capsys):
     command.main(
-        [str(pictures), "--saliency", "spectral", "--size", "32", "-o", str(target), "--mixer", "sage", "mixup"]
+        [
+            str(pictures),
+            "--saliency",
+            "spectral",
+            "--size",
+            "32",
+            "-o",
+            str(pictures / "f.png"),
+            "--mixer",
+            "sage",
+            "mixup",
+        ]
     )
-    text = target.read_text()
-    found = re.findall(r'src="([^"]+)"', text)
-    assert len(found) == 3 * 7 and all(source.startswith("data:image/jpeg;base64,") for source in found)
-    assert Image.open(io.BytesIO(base64.b64decode(found[0].partition(",")[2]))).size == (128, 128)
     out = capsys.readouterr().out
-    (verdict,) = re.findall(r"(?:little for SAGE|enough for SAGE|look at the picture \()", out)
     assert "\ndrawn at mixing ratio 0.5 (--lam), SAGE at 0.3 (times --sage-lam-max)\n" in out
     assert "half of an image's saliency lies in" in out and "SAGE at ratio 0.3 on 3 images" in out
-    assert verdict in text and "picture0" in text
+    assert re.search(
+        r"retain [\d.]+ together, where Mixup retains 1.00: [+-][\d.]+ by the mask, [+-][\d.]+ by the moves", out
+    )
 
 
 def test_sages_ratio_is_told_only_where_sage_is_drawn(pictures, capsys):
@@ -132,12 +121,13 @@ def test_the_report_changes_no_picture_and_sees_what_the_picture_sees(tmp_path, 
         grey = number in (0, 8)
         pixels = torch.rand(20, 20).mul(255).byte().numpy() if grey else torch.rand(20, 20, 3).mul(255).byte().numpy()
         Image.fromarray(pixels).save(folder / f"picture{number}.png")
-    pages = []
+    pictures = []
     for report in ("0", "5"):
-        target = tmp_path / f"{report}.html"
+        target = tmp_path / f"{report}.png"
         command.main([str(folder), "--size", "16", "--count", "2", "--report", report, "-o", str(target)])
-        pages.append(re.findall(r"<td>.*?</td>", target.read_text()))
-    assert pages[0] == pages[1] and len(pages[0]) == 2 * 6 and channels == [1, 1, 1]
+        with Image.open(target) as picture:
+            pictures.append(np.asarray(picture))
+    assert np.array_equal(*pictures) and channels == [1, 1, 1]
     assert "on 5 images" in capsys.readouterr().out
     with pytest.raises(SystemExit, match=r"^error: --report must be 0 or at least 2, since it mixes images, got 1$"):
         command.main([str(folder), "--report", "1", "-o", str(tmp_path / "f.png")])
@@ -181,13 +171,6 @@ def test_the_partner_stands_beside_its_image():
     axes = draw_plans(images, maps, {"sage": plan}, ["a", "b"]).axes
     assert axes[2].get_title() == "partner"
     assert torch.equal(torch.from_numpy(axes[2].images[0].get_array().data), images[1].permute(1, 2, 0))
-
-
-def test_page_escapes_names():
-    images, maps = torch.rand(2, 3, 8, 8), torch.rand(2, 1, 8, 8)
-    plan = sage(maps, torch.tensor([1, 0]), torch.tensor([0.5, 0.5]), (8, 8))
-    page = draw_page(images, maps, {"sage": plan}, ["<b>", "&"], ["a < b"])
-    assert "&lt;b&gt;" in page and "<b>" not in page and "a &lt; b" in page
 
 
 def parse(arguments):

@@ -19,7 +19,7 @@ from timm.data import FastCollateMixup, Mixup
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torchvision.transforms import v2
 
-from ..mixup import MethodMixup
+from ..surfaces.timm import MethodMixup
 from .console import refuse
 from .monitor import CUTMIX
 from .processes import Joining, through_launcher

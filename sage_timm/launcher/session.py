@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from ..mixup import Draw, MethodMixup
 from ..plan import MixPlan
 from ..saliency import Saliency, create_saliency
-from ..transforms import SageMix
+from ..surfaces.timm import Draw, MethodMixup
+from ..surfaces.torchvision import SageMix
 from .console import is_first_rank, say
 from .monitor import BY_METHOD, BY_OTHERS, CUTMIX, DRAWN, OFF, UNMIXED, Monitor, save_picture, unused
 from .settings import Settings
@@ -151,11 +151,8 @@ class SessionMixup(MethodMixup):
     def mixers(self) -> list[str]:
         """Name for each image of the last batch what mixed it."""
         drawn, method = self.drawn, type(self.method).__name__
-        each = zip(drawn.by_method, drawn.by_cutmix, drawn.by_mixup, strict=True)
-        return [
-            method if by_method else "CutMix" if by_cutmix else "Mixup" if by_mixup else "not mixed"
-            for by_method, by_cutmix, by_mixup in each
-        ]
+        each = zip(drawn.by_method, drawn.by_cutmix, strict=True)
+        return [method if by_method else "CutMix" if by_cutmix else "not mixed" for by_method, by_cutmix in each]
 
 
 class SessionMix(SageMix):

@@ -17,8 +17,7 @@ With poles that span the larger values of the maps, r_K is small where there is 
 import torch
 import torch.nn.functional as F
 
-TERMS = 3  # poles to search with
-FINE_TERMS = 12  # poles to prove with
+TERMS = 3  # poles
 SMALLEST = 0.1, 1e-4  # no pole lies below these shares of a map's typical and of its largest value
 TOP = 10  # translations evaluated exactly, next to the zero translation
 TIE = 1e-6  # retained saliency, as a share of the best, below which two translations count as equal
@@ -72,7 +71,7 @@ def _fast_length(length: int) -> int:
         length += 2
 
 
-def _poles(maps: torch.Tensor, terms: int) -> torch.Tensor:
+def poles(maps: torch.Tensor, terms: int) -> torch.Tensor:
     """Choose the poles for pairs of maps [B, 2, 1, h, w]: [B, 1, K, 1, 1].
 
     They lie at equal ratios from the largest value of a pair to its smallest, or to a share of a typical value (the
@@ -99,7 +98,7 @@ def _lost(own: torch.Tensor, other: torch.Tensor, terms: int) -> torch.Tensor:
     factors = maps.new_zeros(min(count, len(maps)), 2, 1 + terms, *size)
     factors[:, 0, 0, :height, :width] = -1
     spectra = []
-    for part, pole in zip(maps.split(count), _poles(maps, terms).split(count), strict=True):
+    for part, pole in zip(maps.split(count), poles(maps, terms).split(count), strict=True):
         inside = factors[: len(part), :, :, :height, :width]
         share = part / (pole + part)
         remainder = torch.rsub(share[:, :, :-1], 1, alpha=2).cumprod(2)
@@ -127,40 +126,6 @@ def retained_saliency_map(own: torch.Tensor, other: torch.Tensor, terms: int = T
     return own.sum((-2, -1))[..., None] - _lost(own, other, terms)
 
 
-def largest_error(own: torch.Tensor, other: torch.Tensor, terms: int = TERMS) -> torch.Tensor:
-    """Bound the error of `retained_saliency_map`, up to float32 rounding: [B], in the unit of the maps.
-
-    2 a b / (a + b) is at most sqrt(a b), so that no value is wrong by more than the square root of (sum of
-    own * r_K(own)^2) * (sum of other * r_K(other)^2), by the inequality of Cauchy and Schwarz.
-    """
-    maps = torch.stack([own, other], dim=1)
-    pole = _poles(maps, terms)
-    remainder = ((pole - maps) / (pole + maps)).prod(2)
-    return (maps[:, :, 0] * remainder.square()).sum((-2, -1)).prod(1).sqrt()
-
-
-def _ranked(own: torch.Tensor, other: torch.Tensor, candidates: torch.Tensor | None, terms: int):
-    """Rank the candidates by FFT and evaluate the zero translation and the best `TOP` exactly.
-
-    Returns:
-        These translations [B, k, 2], what they retain [B, k], -inf where one is no candidate, and the approximate value
-        of the first one left out [B, 1], or [B, 0] where none was.
-    """
-    height, width = own.shape[-2:]
-    columns = 2 * width - 1
-    value = retained_saliency_map(own, other, terms).flatten(1)
-    value[:, (height - 1) * columns + width - 1] = torch.inf
-    if candidates is not None:
-        value = value.masked_fill(~candidates.flatten(1), -torch.inf)
-    best, index = value.topk(min(TOP + 2, value.shape[1]), dim=1)
-    index = index[:, : TOP + 1]
-    translation = torch.stack([index // columns - (height - 1), index % columns - (width - 1)], dim=-1)
-    exact = retained_saliency(own, other, translation)
-    if candidates is not None:
-        exact = exact.masked_fill(best[:, : TOP + 1].isneginf(), -torch.inf)
-    return translation, exact, best[:, TOP + 1 :]
-
-
 def rearrange(own: torch.Tensor, other: torch.Tensor, candidates: torch.Tensor | None = None) -> torch.Tensor:
     """Find the translation of the other map that retains most saliency, over all translations.
 
@@ -179,31 +144,18 @@ def rearrange(own: torch.Tensor, other: torch.Tensor, candidates: torch.Tensor |
     Reference: Ma et al., "SAGE", BMVC 2022, section 3.2.
     Differs: the authors try a random 1 % of the translations, shared by the batch.
     """
-    translation, exact, _ = _ranked(own, other, candidates, TERMS)
+    height, width = own.shape[-2:]
+    columns = 2 * width - 1
+    value = retained_saliency_map(own, other).flatten(1)
+    value[:, (height - 1) * columns + width - 1] = torch.inf
+    if candidates is not None:
+        value = value.masked_fill(~candidates.flatten(1), -torch.inf)
+    best, index = value.topk(min(TOP + 1, value.shape[1]), dim=1)
+    translation = torch.stack([index // columns - (height - 1), index % columns - (width - 1)], dim=-1)
+    exact = retained_saliency(own, other, translation)
+    if candidates is not None:
+        exact = exact.masked_fill(best.isneginf(), -torch.inf)
     worse = exact < (1 - TIE) * exact.amax(1, keepdim=True)
     length = translation.square().sum(2).masked_fill(worse, torch.iinfo(torch.int64).max)
     winner = length.argmin(1, keepdim=True)
     return translation.gather(1, winner[..., None].expand(-1, -1, 2)).squeeze(1)
-
-
-def certify(
-    own: torch.Tensor, other: torch.Tensor, translation: torch.Tensor, candidates: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Try to prove that translations are best: that each retains as much as any candidate, up to `TIE`.
-
-    The candidates are ranked with more terms than `rearrange` takes and the best evaluated exactly; of the others the
-    first one's value and `largest_error` bound what any can retain.
-
-    Args:
-        own: see `rearrange`.
-        other: see `rearrange`.
-        translation: [B, 2] int64, (dy, dx) in cells.
-        candidates: see `rearrange`.
-
-    Returns:
-        [B] bool; False where the bound cannot tell.
-    """
-    _, exact, left_out = _ranked(own, other, candidates, FINE_TERMS)
-    bound = left_out + largest_error(own, other, FINE_TERMS)[:, None]
-    reached = retained_saliency(own, other, translation[:, None])
-    return (reached >= (1 - TIE) * torch.cat([exact, bound], dim=1)).all(1)

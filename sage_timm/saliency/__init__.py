@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from .auxiliary import Auxiliary, load_auxiliary, unwrap
+from .auxiliary import ModelInTraining, unwrap
 from .base import Custom, Saliency, Source
-from .model import Feature, Gradient, TrainingGradient
+from .gradient import Feature, Gradient
+from .loading import load_auxiliary
 from .network import Network, is_network
 from .spectral import Spectral
 
@@ -19,7 +20,7 @@ SOURCES: dict[str, Callable[..., Saliency]] = {
     "feature": Feature,
     "gradient": Gradient,
     "spectral": Spectral,
-    "self": TrainingGradient,
+    "self": Gradient,
 }
 DEFAULT_SOURCE = "network"
 
@@ -92,8 +93,8 @@ def create_saliency(
             )
         if checkpoint is not None:
             raise ValueError("'self' saliency uses no checkpoint; it follows the model in training")
-        auxiliary = Auxiliary(model, None, None, None, type(unwrap(model)).__name__, own=True)
-        return TrainingGradient(auxiliary, size, use_labels, **settings)
+        origin = f"the {type(unwrap(model)).__name__} in training"
+        return Gradient(ModelInTraining(model, None, None, None, origin, own=True), size, use_labels, **settings)
     return SOURCES[name](load_auxiliary(model, checkpoint), size, use_labels, **settings)
 
 

@@ -1,26 +1,18 @@
-"""The frozen auxiliary model that saliency comes from: by name, from a checkpoint, or any module."""
+"""The model that saliency looks through, and how it is run: frozen, or the one in training."""
 
-import argparse
-import copy
-import logging
+import contextlib
 import math
-import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from huggingface_hub import constants, try_to_load_from_cache
-from huggingface_hub.utils import get_session
-from timm.data import resolve_model_data_config
-from timm.models import clean_state_dict, create_model, get_pretrained_cfg, is_model, is_model_pretrained
 from torch import nn
 
 from ..checks import first_line
+from ..tensors import per_channel, resize
 
-_WITHOUT_HUB = (
-    "give a file as `checkpoint` or local-dir:FOLDER as `model`, or use 'network' as `saliency`, whose weights come "
-    "with the package"
-)
+Statistics = tuple[Sequence[float], Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -43,9 +35,14 @@ class Auxiliary:
     own: bool = False
 
     @property
-    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    def statistics(self) -> Statistics | None:
         """The mean and std; None where unknown."""
         return None if self.mean is None or self.std is None else (self.mean, self.std)
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes of the model, by its `num_classes`, as timm's have it; None where it has none."""
+        return getattr(self.model, "num_classes", None)
 
     def channels(self, given: int) -> int:
         """Return the number of channels that the model is to see of images with `given`.
@@ -59,6 +56,55 @@ class Auxiliary:
             return seen
         return 3 if seen % 3 == 0 and math.isqrt(seen // 3) ** 2 == seen // 3 else given
 
+    def input(self, images: torch.Tensor, size: tuple[int, int] | None, given: Statistics | None) -> torch.Tensor:
+        """Resize images and give them the channels and the normalisation that the model expects; a copy.
+
+        Statistics of another number of channels count by their mean, as in timm's loader. Where the model takes 1 or 3
+        channels and the images have others, it sees the mean over theirs in each of its own.
+
+        Args:
+            images: [B, C, H, W].
+            size: (h, w) in pixels; None for the images' own.
+            given: mean and std that the images are normalised with, if known.
+        """
+        images = _resized(images, size)
+        own, channels = self.statistics, self.channels(images.shape[1])
+        if channels == images.shape[1] and (own is None or given == own):
+            return images
+        if given and own:
+            images = images * per_channel(given[1], images) + per_channel(given[0], images)
+        if channels != images.shape[1]:
+            images = images.mean(1, keepdim=True).repeat(1, channels, 1, 1)
+        return (images - per_channel(own[0], images)) / per_channel(own[1], images) if given and own else images
+
+    @contextlib.contextmanager
+    def on(self, device: torch.device) -> Iterator[nn.Module]:
+        """Yield the model on `device`, in eval mode."""
+        parameter = next(self.model.parameters(), None)
+        yield self.model if parameter is None or parameter.device == device else self.model.to(device)
+
+
+class ModelInTraining(Auxiliary):
+    """The model that is trained, in eval mode and with its weights of the moment, for the paper's own saliency.
+
+    It is no copy and must live on the images' device; modes, buffers and gradients are left as found.
+    """
+
+    def input(self, images: torch.Tensor, size: tuple[int, int] | None, given: Statistics | None) -> torch.Tensor:
+        """Resize the images; they come as the model expects them."""
+        return _resized(images, size).to(next(self.model.parameters()).dtype)
+
+    @contextlib.contextmanager
+    def on(self, device: torch.device) -> Iterator[nn.Module]:
+        """Yield the model in eval mode; every module's own mode is put back, also after an error."""
+        model = unwrap(self.model)
+        modes = [(module, module.training) for module in model.modules()]
+        try:
+            yield model.eval()
+        finally:
+            for module, training in modes:
+                module.training = training
+
 
 def unwrap(model: nn.Module) -> nn.Module:
     """Return the module inside DistributedDataParallel and torch.compile wrappers."""
@@ -71,186 +117,42 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
-@torch.inference_mode(False)
-def load_auxiliary(model: str | nn.Module | None = None, checkpoint: str | os.PathLike | None = None) -> Auxiliary:
-    """Load a model and freeze it.
+def run(model: nn.Module, pixels: torch.Tensor) -> Any:
+    """Run a model; what fails says what to check."""
+    try:
+        return model(pixels)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, AssertionError) as error:
+        raise RuntimeError(
+            f"the saliency model failed on images of shape {tuple(pixels.shape[1:])} ({first_line(error)}); check "
+            "`size`, and that its channels are the images'"
+        ) from error
 
-    Args:
-        model: a timm model name with pretrained weights (also `local-dir:PATH` or `hf-hub:ID`), or with `checkpoint`
-            the name of its architecture, or a module, which is copied. Default: the architecture that the checkpoint
-            names.
-        checkpoint: weights of `model` in a file: .safetensors, or what torch.save wrote, timm's train.py's checkpoints
-            included (the averaged weights where there are any). Nothing but weights is ever unpickled.
+
+def run_from(stage: str, model: nn.Module, pixels: torch.Tensor) -> tuple[Any, Any]:
+    """Run a model, differentiable from the output of a stage on.
 
     Returns:
-        The frozen model. Torch's random state is left as found.
-
-    Raises:
-        RuntimeError: the pretrained weights cannot be loaded.
-        ValueError: there is no such model, or the checkpoint does not fit it.
+        What the model returns, and that output, a leaf with a gradient; None where it is no tensor.
     """
-    if isinstance(model, nn.Module):
-        if checkpoint is not None:
-            raise ValueError("`checkpoint` must be None where `model` is a module, got both; load it into the module")
-        if isinstance(unwrap(model), torch.jit.ScriptModule):
-            raise TypeError(
-                "`model` must not be a ScriptModule, which can't be copied and frozen; give the module itself"
-            )
-        module, origin = copy.deepcopy(unwrap(model)), f"the given {type(unwrap(model)).__name__}"
-        return _freeze(module, origin, own=True)
-    if model is not None and not isinstance(model, str):
-        raise TypeError(f"`model` must be a timm model name or a module, got {type(model).__name__}")
-    with torch.random.fork_rng(devices=[]):
-        if checkpoint is not None:
-            return _from_checkpoint(model, checkpoint)
-        if model is None:
-            raise ValueError(
-                "`model` or `checkpoint` must be given for saliency through a classifier, got neither; name a timm "
-                "model, or use 'network'"
-            )
-        return _from_pretrained(model)
+    leaf: Any = None
 
+    def cut(module, inputs, output):
+        nonlocal leaf
+        if isinstance(output, torch.Tensor):
+            leaf = output.detach().requires_grad_()
+            return leaf.clone()  # the next layer may write into it
+        return output
 
-def _freeze(module: nn.Module, origin: str, mean=None, std=None, size=None, own: bool = False) -> Auxiliary:
-    module.float().eval().requires_grad_(False)
-    for parameter in module.parameters():
-        parameter.grad = None
-    pretrained: Any = getattr(module, "pretrained_cfg", None)
-    if pretrained:
-        config = resolve_model_data_config(module)
-        mean, std = mean or config["mean"], std or config["std"]
-        built_for = getattr(getattr(module, "patch_embed", None), "img_size", None)
-        if built_for or pretrained.get("fixed_input_size"):
-            size = built_for or config["input_size"][1:]
-    return Auxiliary(module, mean and tuple(mean), std and tuple(std), size, origin, own)
-
-
-def _create(name: str, **kwargs) -> nn.Module:
+    hook = model.get_submodule(stage).register_forward_hook(cut)
     try:
-        return create_model(name, **kwargs)
-    except Exception as error:
-        raise ValueError(f"cannot create the saliency model {name!r}: {first_line(error)}") from error
-
-
-def _from_pretrained(name: str) -> Auxiliary:
-    overlay: dict[str, Any] | None = None
-    if name.startswith("local-dir:"):
-        if not os.path.isdir(name.removeprefix("local-dir:")):
-            raise ValueError(f"`model` must name an existing folder after local-dir:, got {name!r}")
-    elif ":" in name:
-        if not _cached(name.partition(":")[2], "config.json"):
-            _require_network(name)
-    else:
-        if not is_model_pretrained(name):
-            raise ValueError(
-                f"`model` must name a timm model with pretrained weights, got {name!r}; "
-                f"timm.list_pretrained() lists them, or give its weights as `checkpoint`"
-            )
-        config = get_pretrained_cfg(name)
-        names = (config.hf_hub_filename,) if config.hf_hub_filename else ("model.safetensors", "pytorch_model.bin")
-        cached = [path for path in (_cached(config.hf_hub_id, filename) for filename in names) if path]
-        if cached:
-            overlay = {"file": cached[0]}
-        elif config.hf_hub_id:
-            _require_network(name)
-    builder = logging.getLogger("timm.models._builder")
-    level = builder.level
-    try:
-        builder.setLevel(logging.WARNING)  # its "Loading pretrained weights" would read as if of the model in training
-        module = create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
-    except Exception as error:
-        raise RuntimeError(
-            f"cannot load the weights of the saliency model {name!r} ({first_line(error)}); {_WITHOUT_HUB}"
-        ) from error
+        return run(model, pixels), leaf
     finally:
-        builder.setLevel(level)
-    # Half the size costs a quarter.
-    size = tuple(side // 2 for side in resolve_model_data_config(module)["input_size"][1:])
-    return _freeze(module.to(memory_format=torch.channels_last), f"{name}, pretrained", size=size)
+        hook.remove()
 
 
-def _cached(repository: str | None, filename: str) -> str | None:
-    path = repository and try_to_load_from_cache(repository.partition("@")[0], filename)
-    return path if isinstance(path, str) else None
-
-
-def _require_network(name: str) -> None:
-    """Raise within seconds where the hub can't be reached; its own client would retry for most of a minute."""
-    try:
-        if constants.HF_HUB_OFFLINE:
-            raise ConnectionError("HF_HUB_OFFLINE is set")
-        get_session().head(constants.ENDPOINT, timeout=5)
-    except Exception as error:
-        raise RuntimeError(
-            f"cannot load the weights of the saliency model {name!r}: not in the cache, and {constants.ENDPOINT} is "
-            f"unreachable ({first_line(error)}); {_WITHOUT_HUB}"
-        ) from None
-
-
-def _from_checkpoint(name: str | None, path: str | os.PathLike) -> Auxiliary:
-    path = os.fspath(path)
-    weights, arch, settings = _read_checkpoint(path)
-    name = name or arch
-    if name is None:
-        raise ValueError(f"`model` must name the architecture of {path!r}, which does not say it itself; got None")
-    kwargs = dict(settings.get("model_kwargs") or {})
-    config = get_pretrained_cfg(name) if is_model(name) else None
-    head = getattr(config, "classifier", None) or "head"
-    head = f"{head if isinstance(head, str) else head[0]}.weight"
-    if settings.get("num_classes") or head in weights:
-        kwargs["num_classes"] = settings.get("num_classes") or weights[head].shape[0]
-    if settings.get("gp"):
-        kwargs["global_pool"] = settings["gp"]
-    module = _create(name, **kwargs)
-    expected = module.state_dict()
-    first = f"{getattr(config, 'first_conv', None)}.weight"
-    if first in expected and first in weights and (seen := weights[first].shape[1]) != expected[first].shape[1]:
-        module = _create(name, **kwargs | {"in_chans": 3 * seen // expected[first].shape[1]})
-        expected = module.state_dict()
-    missing, unknown = expected.keys() - weights.keys(), weights.keys() - expected.keys()
-    reshaped = sorted(key for key in expected.keys() & weights.keys() if expected[key].shape != weights[key].shape)
-    if missing or unknown or reshaped:
-        way = f"; drop `model`, the file is of {arch!r}" if arch and arch != name else ""
-        shape = f" ({reshaped[0]})" if reshaped else ""
-        raise ValueError(
-            f"`checkpoint` must hold weights of {name!r}, got {path!r} with {len(missing)} "
-            f"entries missing, {len(unknown)} unknown and {len(reshaped)}{shape} of another shape{way}"
-        )
-    module.load_state_dict(weights)
-    module = module.to(memory_format=torch.channels_last)
-    return _freeze(module, f"{name}, weights of {path}", settings.get("mean"), settings.get("std"), own=True)
-
-
-def check_file(path: str | os.PathLike) -> None:
-    """Raise ValueError where there is no checkpoint of this name."""
-    if not os.path.isfile(path):
-        raise ValueError(
-            f"`checkpoint` must be an existing file, got {os.fspath(path)!r}; give a .safetensors, .pth or .pth.tar"
-        )
-
-
-def _read_checkpoint(path: str) -> tuple[dict[str, torch.Tensor], str | None, dict]:
-    """Return the weights, the architecture's name if the file has it, and the training settings if it has them."""
-    check_file(path)
-    try:
-        if path.endswith(".safetensors"):
-            from safetensors.torch import load_file
-
-            content = load_file(path)
-        else:
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(
-            f"`checkpoint` must be a whole file of weights and nothing else, got {path!r}, which is none; save the "
-            f"model's state_dict by torch.save or safetensors"
-        ) from error
-    content = content if isinstance(content, dict) else {}
-    settings = content.get("args")
-    settings = vars(settings) if isinstance(settings, argparse.Namespace) else {}
-    keys = ("state_dict_ema", "model_ema", "state_dict", "model")
-    weights = next((content[key] for key in keys if content.get(key)), content)
-    weights = clean_state_dict(weights) if isinstance(weights, dict) else {}
-    if not weights or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise ValueError(f"`checkpoint` must hold a state_dict, got {path!r} with {sorted(map(str, content))[:5]}")
-    return weights, content.get("arch"), settings
+def _resized(images: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
+    """Resize images to `size`; a copy in any case, since a model may write into its input."""
+    resized = resize(images, size or tuple(images.shape[-2:]))
+    return images.clone() if resized is images else resized

@@ -11,23 +11,14 @@ from PIL import Image
 
 from ..checks import check_count, check_library, check_number
 from ..methods import create_method
-from ..options import FLAGS, METHOD_FLAGS, SALIENCY_FLAGS, in_flags, saliency_settings
+from ..options import METHOD_FLAGS, SALIENCY_FLAGS, in_flags, saliency_settings
 from ..plan import Batch, MixPlan
 from ..saliency import Saliency, create_saliency
-from .figures import draw_page, draw_plans
+from .figures import draw_plans
 from .images import load_images
 from .report import measure
 
-PAGES = (".html", ".htm")
-FORMATS = (".png", ".jpg", ".jpeg", ".pdf", *PAGES)
-# The flags of this command alone, by the names that errors give them.
-OWN = {
-    "lam": "--lam",
-    "sage_lam_max": "--sage-lam-max",
-    "count": "--count",
-    "report": "--report",
-    "image_size": "--size",
-}
+FORMATS = (".png", ".jpg", ".jpeg", ".pdf")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
         "Of N images, number i is mixed with number N - 1 - i.",
     )
     parser.add_argument("images", nargs="+", metavar="IMAGES_OR_FOLDER", help="at least two images in all")
-    parser.add_argument("-o", "--output", default="figure.png", metavar="FILE", help="FILE.png, .jpg, .pdf or .html")
+    parser.add_argument("-o", "--output", default="figure.png", metavar="FILE", help="FILE.png, .jpg or .pdf")
     parser.add_argument("--count", type=int, default=6, metavar="N", help="images to draw (default: 6)")
     parser.add_argument("--size", type=int, default=224, metavar="N", help="side of the images in px (default: 224)")
     parser.add_argument(
@@ -61,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         lines = draw(args)
     except (OSError, RuntimeError, TypeError, ValueError, ImportError, Image.DecompressionBombError) as error:
-        sys.exit(f"error: {in_flags(str(error), FLAGS | OWN)}")
+        sys.exit(f"error: {in_flags(str(error))}")
     print("\n".join(lines))
 
 
@@ -72,11 +63,11 @@ def draw(args: argparse.Namespace) -> list[str]:
     if output.suffix.lower() not in FORMATS or output.is_dir():
         raise ValueError(f"--output must be a file that ends in {', '.join(FORMATS)}, got {args.output!r}")
     output.parent.mkdir(parents=True, exist_ok=True)
-    check_number("lam", args.lam, 0, 1)
-    check_number("sage_lam_max", args.sage_lam_max, 0, 1, open_low=True)
-    check_count("count", args.count, 2)
-    check_count("image_size", args.size, 1)
-    if check_count("report", args.report, 0) == 1:
+    check_number("--lam", args.lam, 0, 1)
+    check_number("--sage-lam-max", args.sage_lam_max, 0, 1, open_low=True)
+    check_count("--count", args.count, 2)
+    check_count("--size", args.size, 1)
+    if check_count("--report", args.report, 0) == 1:
         raise ValueError("--report must be 0 or at least 2, since it mixes images, got 1")
     images, names = load_images(args.images, args.count, args.size, _progress("reading images"))
     channels = images.shape[1]
@@ -91,10 +82,7 @@ def draw(args: argparse.Namespace) -> list[str]:
         reported, _ = load_images(args.images, args.report, args.size, _progress("reading images"), channels)
         report = measure(_maps(source, reported), (args.size, args.size), ratio)
         lines += [f"SAGE at ratio {ratio:g} on {report.images} images:", *(f"  {line}" for line in report.lines())]
-    if output.suffix.lower() in PAGES:
-        output.write_text(draw_page(images, saliency, plans, names, lines[1:]))
-    else:
-        draw_plans(images, saliency, plans, names).savefig(args.output, dpi=110, bbox_inches="tight")
+    draw_plans(images, saliency, plans, names).savefig(args.output, dpi=110, bbox_inches="tight")
     return lines
 
 

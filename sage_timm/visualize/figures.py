@@ -1,55 +1,12 @@
-"""Figures and pages of mixed images."""
+"""Figures of mixed images."""
 
-import base64
-import html
-import io
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import torch
-from PIL import Image
-from torchvision.transforms.v2 import functional as transforms
 
 from ..plan import MixPlan
-
-
-@dataclass(frozen=True)
-class _Column:
-    """Pictures [B, C, H, W] in [0, 1] with a title, a caption each, and whether they are heat maps."""
-
-    title: str
-    pictures: torch.Tensor
-    captions: Sequence[str] = field(default_factory=list)
-    heat: bool = False
-
-    def caption(self, row: int) -> str:
-        return self.captions[row] if self.captions else ""
-
-
-def _columns(
-    images: torch.Tensor, saliency: torch.Tensor, plans: Mapping[str, MixPlan], names: Sequence[str]
-) -> list[_Column]:
-    maps = torch.nn.functional.interpolate(saliency, images.shape[-2:], mode="bilinear")
-    maps = maps / maps.amax((-2, -1), keepdim=True).clamp_min(1e-12)
-    columns = [_Column("image", images, names), _Column("saliency", maps, heat=True)]
-    if all(plan.source.shape[1] == 2 for plan in plans.values()):
-        partner = next(iter(plans.values())).source[:, 1]
-        if all(torch.equal(plan.source[:, 1], partner) for plan in plans.values()):
-            columns.append(_Column("partner", images[partner], [names[i] for i in partner.tolist()]))
-            columns.append(_Column("partner's saliency", maps[partner], heat=True))
-    for title, plan in plans.items():
-        if len(plans) == 1 or title == "sage":
-            whose = "image, black:\npartner, grey: both" if plan.source.shape[1] == 2 else "first image"
-            columns.append(_Column(f"mask (white: {whose})", plan.mask[:, :1], _moves(plan)))
-        retained = plan.retained(saliency).tolist()
-        captions = [
-            f"{weights}\nretained {' + '.join(f'{r:.2f}' for r, share in zip(kept, lam, strict=True) if share > 0)}"
-            for weights, kept, lam in zip(label_weights(plan, names), retained, plan.lam.tolist(), strict=True)
-        ]
-        columns.append(_Column(title, plan.mix_images(images), captions))
-    return columns
 
 
 def _moves(plan: MixPlan) -> list[str]:
@@ -80,42 +37,33 @@ def draw_plans(images: torch.Tensor, saliency: torch.Tensor, plans: Mapping[str,
     Returns:
         A matplotlib figure.
     """
-    columns = _columns(images, saliency, plans, names)
+    maps = torch.nn.functional.interpolate(saliency, images.shape[-2:], mode="bilinear")
+    maps = maps / maps.amax((-2, -1), keepdim=True).clamp_min(1e-12)
+    none = [""] * len(images)
+    columns: list[tuple[str, torch.Tensor, Sequence[str], bool]]
+    columns = [("image", images, names, False), ("saliency", maps, none, True)]
+    if all(plan.source.shape[1] == 2 for plan in plans.values()):
+        partner = next(iter(plans.values())).source[:, 1]
+        if all(torch.equal(plan.source[:, 1], partner) for plan in plans.values()):
+            columns.append(("partner", images[partner], [names[i] for i in partner.tolist()], False))
+            columns.append(("partner's saliency", maps[partner], none, True))
+    for title, plan in plans.items():
+        if len(plans) == 1 or title == "sage":
+            whose = "image, black:\npartner, grey: both" if plan.source.shape[1] == 2 else "first image"
+            columns.append((f"mask (white: {whose})", plan.mask[:, :1], _moves(plan), False))
+        retained = plan.retained(saliency).tolist()
+        captions = [
+            f"{weights}\nretained {' + '.join(f'{r:.2f}' for r, share in zip(kept, lam, strict=True) if share > 0)}"
+            for weights, kept, lam in zip(label_weights(plan, names), retained, plan.lam.tolist(), strict=True)
+        ]
+        columns.append((title, plan.mix_images(images), captions, False))
     height = images.shape[-2] / images.shape[-1] * 1.9 + 0.45
     figure, grid = _grid(len(images), len(columns), (1.9 * len(columns), height * len(images) + 0.3))
-    for index, column in enumerate(columns):
-        grid[0][index].set_title(column.title, fontsize=9)
+    for index, (title, shown, texts, heat) in enumerate(columns):
+        grid[0][index].set_title(title, fontsize=9)
         for row, axes in enumerate(grid):
-            show_picture(axes[index], column.pictures[row], column.caption(row), column.heat)
+            show_picture(axes[index], shown[row], texts[row], heat)
     return figure
-
-
-def draw_page(
-    images: torch.Tensor,
-    saliency: torch.Tensor,
-    plans: Mapping[str, MixPlan],
-    names: Sequence[str],
-    notes: Sequence[str] = (),
-) -> str:
-    """Draw the rows of `draw_plans` as a self-contained HTML page, with lines of text above.
-
-    Args:
-        images: [B, C, H, W] in [0, 1], C 1 or 3.
-        saliency: [B, 1, h, w], any scale.
-        plans: each method's plan of these images.
-        names: a label per image.
-        notes: lines above the table.
-    """
-    columns = _columns(images, saliency, plans, names)
-    rows = [
-        "".join(f"<td>{_inline(c.pictures[row], c.heat)}<br>{_escaped(c.caption(row))}</td>" for c in columns)
-        for row in range(len(images))
-    ]
-    return _PAGE.format(
-        notes="".join(f"<p>{html.escape(note)}</p>" for note in notes),
-        head="".join(f"<th>{html.escape(column.title)}</th>" for column in columns),
-        rows="".join(f"<tr>{row}</tr>" for row in rows),
-    )
 
 
 def draw_mixed(images: torch.Tensor, plan: MixPlan, names: Sequence[str], most: int, mixers: Sequence[str] = ()):
@@ -172,32 +120,3 @@ def label_weights(plan: MixPlan, names: Sequence[str]) -> list[str]:
                 total[names[source]] = total.get(names[source], 0) + share
         texts.append(", ".join(f"{name} {share:.2f}" for name, share in total.items()))
     return texts
-
-
-def _inline(picture: torch.Tensor, heat: bool) -> str:
-    """Return an HTML image that holds its pixels."""
-    if heat:
-        from matplotlib import colormaps
-
-        picture = torch.from_numpy(colormaps["magma"](picture[0].cpu().numpy())[..., :3]).permute(2, 0, 1)
-    picture = picture if len(picture) == 3 else picture[:1]
-    pixels = transforms.to_pil_image(picture.float().clamp(0, 1).cpu())
-    largest = max(pixels.size)
-    if largest < 128:  # small images are enlarged, pixel by pixel
-        factor = math.ceil(128 / largest)
-        pixels = pixels.resize((pixels.width * factor, pixels.height * factor), Image.Resampling.NEAREST)
-    file = io.BytesIO()
-    pixels.save(file, "JPEG", quality=90)
-    return f'<img src="data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}">'
-
-
-def _escaped(text: str) -> str:
-    return html.escape(text).replace("\n", "<br>")
-
-
-_PAGE = """<!DOCTYPE html>
-<html><head><meta charset="utf-8"><title>Mixed images</title><style>
-body {{ font: 14px sans-serif; margin: 1em }} td, th {{ padding: 4px; vertical-align: top; max-width: 230px }}
-td {{ font-size: 12px }} img {{ max-width: 224px }}
-</style></head><body>{notes}<table><tr>{head}</tr>{rows}</table></body></html>
-"""

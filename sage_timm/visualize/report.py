@@ -9,10 +9,6 @@ from ..methods.sage import sage, saliency_mask
 from ..plan import MixPlan
 from ..tensors import unit_mass
 
-# Thresholds of the verdict; docs/saliency.md has the cases that they were set by.
-LEAST_RETAINED = 1.05
-LEAST_MOVED = 0.05
-
 
 @dataclass(frozen=True)
 class Report:
@@ -37,7 +33,7 @@ class Report:
     retained: float
 
     def lines(self) -> list[str]:
-        """Say it in words, and whether SAGE has something to work with."""
+        """Say it in words."""
         mask, moves = self.unmoved - 1, self.retained - self.unmoved
         distance = f", by {self.distance:.0f} of {self.side} px (median)" if self.moved else ""
         return [
@@ -46,26 +42,7 @@ class Report:
             f"{self.moved:.0%} of the partners move{distance}",
             f"of their saliency the two images retain {self.retained:.2f} together, where Mixup retains 1.00: "
             f"{mask:+.2f} by the mask, {moves:+.2f} by the moves",
-            self.verdict(),
         ]
-
-    def verdict(self) -> str:
-        """Say whether SAGE has something to work with."""
-        if self.retained < LEAST_RETAINED:
-            return (
-                f"little for SAGE to work with (under {LEAST_RETAINED} together): maps this flat mix nearly as Mixup "
-                "does; try another --saliency, --saliency-size or --saliency-model, or a --saliency-floor near 1"
-            )
-        if self.moved < LEAST_MOVED:
-            return (
-                f"enough for SAGE's mask, not for its moves (under {LEAST_MOVED:.0%} of the partners): the salient "
-                "parts hardly overlap, or the maps are noise; look at the picture"
-            )
-        return (
-            "look at the picture (--count 20 draws more), since noise scores as well: where the bright spots miss the "
-            "objects, try another --saliency, or a --saliency-model or checkpoint of your own; where they hit, and "
-            "the objects cover half of the frame or less, compare by training"
-        )
 
 
 def measure(saliency: torch.Tensor, size: tuple[int, int], ratio: float) -> Report:

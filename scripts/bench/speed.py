@@ -22,10 +22,11 @@ from timm.data import Mixup
 from timm.loss import SoftTargetCrossEntropy
 
 from sage_timm import SageMixup, create_mixup, create_saliency
-from sage_timm.methods.sage_search import TIE, certify, rearrange, retained_saliency
+from sage_timm.methods.sage_search import TIE, rearrange, retained_saliency
 from sage_timm.saliency.auxiliary import DEFAULT_MODEL
 from sage_timm.tensors import gaussian_blur, unit_mass
 
+from .certify import certify
 from .measure import machine, operations, peak_memory, timed
 
 # Calls that are timed: title, method, saliency (None: the default).

@@ -6,17 +6,15 @@ import reference
 import torch
 
 from sage_timm.methods.sage_search import (
-    FINE_TERMS,
     TERMS,
     TIE,
     TOP,
-    certify,
-    largest_error,
     rearrange,
     retained_saliency,
     retained_saliency_map,
 )
 from sage_timm.tensors import gaussian_blur, translate, unit_mass
+from scripts.bench.certify import FINE_TERMS, certify, largest_error
 
 SIZES = [(1, 1), (1, 5), (2, 2), (7, 4), (9, 13), (16, 16), (21, 15)]
 
@@ -162,14 +160,14 @@ def test_certificate_is_withheld_where_the_bound_cannot_tell(monkeypatch):
     own, other = make_pairs("blurred", (13, 11), batch=24)
     translation = rearrange(own, other)
     assert certify(own, other, translation).float().mean() > 0.9
-    monkeypatch.setattr("sage_timm.methods.sage_search.FINE_TERMS", 1)
+    monkeypatch.setattr("scripts.bench.certify.FINE_TERMS", 1)
     assert certify(own, other, translation).float().mean() < 0.5
 
 
 def test_the_certificate_counts_the_error_of_the_values(monkeypatch):
     own, other = make_pairs("blurred", (13, 11))
     translation = rearrange(own, other)
-    monkeypatch.setattr("sage_timm.methods.sage_search.largest_error", lambda own, other, terms: own.sum((1, 2, 3)) + 1)
+    monkeypatch.setattr("scripts.bench.certify.largest_error", lambda own, other, terms: own.sum((1, 2, 3)) + 1)
     assert not certify(own, other, translation).any()
 
 
@@ -177,8 +175,11 @@ def test_certificate_survives_a_spoilt_ranking(monkeypatch):
     """Values that are too high mislead the ranking, never the certificate."""
     own, other = make_pairs("blob", (13, 11), batch=24)
     noise = torch.rand(24, 25, 21)
-    spoilt = "sage_timm.methods.sage_search.retained_saliency_map"
-    monkeypatch.setattr(spoilt, lambda a, b, terms: 1 - (1 - retained_saliency_map(a, b, terms)) * noise)
+    for module in ("sage_timm.methods.sage_search", "scripts.bench.certify"):
+        monkeypatch.setattr(
+            f"{module}.retained_saliency_map",
+            lambda a, b, *terms: 1 - (1 - retained_saliency_map(a, b, *terms)) * noise,
+        )
     translation = rearrange(own, other)
     wrong = regret(own, other, translation) > 2 * TIE
     assert wrong.any(), "overestimated values must mislead the ranking for this test to say anything"

@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import threading
-import time
 
 import pytest
 import timm
@@ -15,9 +14,8 @@ from safetensors.torch import save as save_tensors
 from safetensors.torch import save_file
 
 from sage_timm import create_saliency
-from sage_timm.saliency.auxiliary import load_auxiliary, unwrap
-
-AUXILIARY = "sage_timm.saliency.auxiliary"
+from sage_timm.saliency.auxiliary import unwrap
+from sage_timm.saliency.loading import load_auxiliary
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
 
@@ -87,17 +85,6 @@ def test_local_dir(tmp_path, tiny_model):
     assert auxiliary.size == (48, 48), "half the input size of pretrained weights"
 
 
-def test_pretrained_weights_in_the_hub_cache_need_no_network(tmp_path, monkeypatch):
-    model = timm.create_model("test_resnet")
-    save_file(model.state_dict(), tmp_path / "cached.safetensors")
-    monkeypatch.setattr(AUXILIARY + ".try_to_load_from_cache", lambda *_: str(tmp_path / "cached.safetensors"))
-    monkeypatch.setattr(AUXILIARY + "._require_network", lambda name: pytest.fail("asked for the network"))
-    auxiliary = load_auxiliary("test_resnet.r160_in1k")
-    assert same_logits(auxiliary.model, model)
-    assert auxiliary.size == (80, 80) and "test_resnet.r160_in1k, pretrained" in auxiliary.origin
-    assert not auxiliary.own
-
-
 class Hub(http.server.BaseHTTPRequestHandler):
     """Answers as the Hugging Face Hub does, with the files of `self.server.files` by path."""
 
@@ -142,11 +129,12 @@ def test_pretrained_weights_are_downloaded_once(hub):
     hub.files["/timm/test_resnet.r160_in1k/resolve/main/model.safetensors"] = save_tensors(model.state_dict())
     auxiliary = load_auxiliary("test_resnet.r160_in1k")
     assert same_logits(auxiliary.model, model) and auxiliary.size == (80, 80)
+    assert "test_resnet.r160_in1k, pretrained" in auxiliary.origin and not auxiliary.own
     (path,) = hub.files
     assert hub.asked.count(("GET", path)) == 1
     hub.asked.clear()
     assert same_logits(load_auxiliary("test_resnet.r160_in1k").model, model)
-    assert path not in dict(map(reversed, hub.asked)), "the second time they come from the cache"
+    assert ("GET", path) not in hub.asked, "the second time they come from the cache"
 
 
 @pytest.mark.network
@@ -163,31 +151,15 @@ def test_a_classifier_must_be_named():
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "hf-hub:nobody/nothing"])
-def test_no_network_is_one_clear_error_within_seconds(name, monkeypatch):
-    class Unreachable:
-        def head(self, url, timeout):
-            assert timeout <= 5
-            raise ConnectionError("no route")
-
-    monkeypatch.setattr(AUXILIARY + ".get_session", Unreachable)
-    monkeypatch.setattr(AUXILIARY + ".try_to_load_from_cache", lambda *_: None)
-    start = time.monotonic()
+def test_weights_that_cannot_be_had_are_one_clear_error(name, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(RuntimeError) as caught:
         create_saliency("gradient", model=name)
-    assert time.monotonic() - start < 5
     text = str(caught.value)
     assert "\n" not in text
     rule, way_out = text.split(";", 1)
-    assert name in rule and "no route" in rule
-    assert all(part in way_out for part in ("`checkpoint`", "local-dir:", "'network'"))
-
-
-def test_offline_mode_asks_nobody(monkeypatch):
-    monkeypatch.setattr(AUXILIARY + ".constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(AUXILIARY + ".get_session", lambda: pytest.fail("asked for the network"))
-    monkeypatch.setattr(AUXILIARY + ".try_to_load_from_cache", lambda *_: None)
-    with pytest.raises(RuntimeError, match="HF_HUB_OFFLINE is set"):
-        load_auxiliary("resnet18")
+    assert name in rule and all(part in way_out for part in ("`checkpoint`", "local-dir:", "'network'"))
 
 
 class Malice:
@@ -244,15 +216,6 @@ def test_the_training_settings_of_a_checkpoint_are_used(tmp_path):
     assert same_logits(load_auxiliary(None, tmp_path / "p.pth").model, pooled)
 
 
-def test_hub_models_in_the_cache_need_no_network(monkeypatch):
-    asked = []
-    monkeypatch.setattr(AUXILIARY + ".try_to_load_from_cache", lambda *a: asked.append(a) or "config.json")
-    monkeypatch.setattr(AUXILIARY + "._require_network", lambda name: pytest.fail("asked for the network"))
-    monkeypatch.setattr(AUXILIARY + ".create_model", lambda name, **_: timm.create_model("test_resnet"))
-    load_auxiliary("hf-hub:me/mine")
-    assert asked == [("me/mine", "config.json")]
-
-
 @pytest.mark.parametrize("model", [print, 3])
 def test_what_is_no_model(model):
     with pytest.raises(TypeError, match="`model` must be a timm model name or a module"):
@@ -268,9 +231,7 @@ def test_the_architecture_must_fit_and_be_known(tmp_path, tiny_model):
     path = save(tmp_path, "pth", tiny_model)
     with pytest.raises(ValueError, match="must hold weights of 'test_vit'"):
         load_auxiliary("test_vit", path)
-    with pytest.raises(
-        ValueError, match=r"\d+ entries missing, \d+ unknown .*drop `model`, the file is of 'test_resnet'"
-    ):
+    with pytest.raises(ValueError, match=r"got .*drop `model`, the file is of 'test_resnet'"):
         load_auxiliary("test_vit", save(tmp_path, "pth.tar", tiny_model))
     with pytest.raises(ValueError, match="must name the architecture"):
         load_auxiliary(None, path)

@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.transforms.v2.functional import gaussian_blur as torchvision_blur
 
 from sage_timm import Saliency, create_saliency
-from sage_timm.saliency.model import loss_slope
+from sage_timm.saliency.gradient import loss_slope
 from sage_timm.tensors import gaussian_blur, resize
 
 MODEL_SOURCES = ["feature", "gradient", "self"]
@@ -151,8 +151,10 @@ def test_feature_follows_the_images_size_and_leaves_the_model_alone(tiny_model, 
         single = source(F.interpolate(images[:1], (size, size)))
         assert torch.allclose(single, maps[:1], rtol=1e-3, atol=1e-6 * maps.max().item())
     assert [len(module._forward_hooks) for module in source.auxiliary.model.modules()] == hooks
+    failing = source.auxiliary.model.layer3.register_forward_pre_hook(lambda *_: torch.zeros(2) @ torch.zeros(3))
     with pytest.raises(RuntimeError, match="failed on images"):
-        source(torch.randn(2, 3, 112, 0))
+        source(images)
+    failing.remove()
     assert [len(module._forward_hooks) for module in source.auxiliary.model.modules()] == hooks
 
 
@@ -193,7 +195,7 @@ class Unused(nn.Module):
 @pytest.mark.parametrize("side", [9, 16, 32])
 def test_feature_enlarges_small_images_and_says_so(side, tiny_model):
     """The stem is no stage, and neither is one of a few cells."""
-    source, images = make("feature", tiny_model, **raw(floor=0)), torch.randn(2, 3, side, side)
+    source, images = make("feature", tiny_model, **raw(floor=0), size=side), torch.randn(2, 3, side, side)
     seen = []
     source.auxiliary.model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[-1]))
     maps = source(images)
@@ -216,8 +218,8 @@ def test_feature_refuses_models_without_feature_maps(kind):
     if kind == "transformer":
         model, images = timm.create_model("test_vit", num_classes=5), torch.randn(2, 3, 160, 160)
     if kind == "channels last":  # [B, H, W, C]
-        model = timm.create_model("swin_s3_tiny_224", num_classes=5, img_size=64, window_size=4, depths=(1, 1, 1, 1))
-        images = torch.randn(2, 3, 64, 64)
+        model = timm.create_model("swin_s3_tiny_224", num_classes=5, img_size=160, window_size=5, depths=(1, 1, 1, 1))
+        images = torch.randn(2, 3, 160, 160)
     with pytest.raises(ValueError, match=r"`model` must have stages that are maps .* take 'gradient'") as caught:
         make("feature", model)(images)
     assert "\n" not in str(caught.value)

@@ -10,7 +10,7 @@ import torch
 
 from sage_timm import MixPlan, create_saliency
 from sage_timm.methods import METHODS
-from sage_timm.saliency.model import Feature, Gradient
+from sage_timm.saliency.gradient import Feature, Gradient
 from sage_timm.saliency.spectral import Spectral
 from scripts.bench import compare
 

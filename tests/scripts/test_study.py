@@ -153,14 +153,14 @@ def test_every_setting_reaches_what_mixes(tiny_model):
 
 
 def test_a_pretrained_model_sees_the_images_as_it_expects_and_none_is_trained(image_folder, monkeypatch):
-    monkeypatch.setattr("sage_timm.saliency.auxiliary.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(study.Study, "auxiliary", lambda *a: pytest.fail("trained"))
     made = study.Study(study.parse(arguments(image_folder, *SMALL)))
     record = made.run("feature,aux=tf_efficientnet_lite0,epochs=1", 0)
     assert record["auxiliary_seconds"] == 0 and record["on_object"] > 0
     source = Arm.parse("gradient,aux=tf_efficientnet_lite0").create_source(None, None, made.statistics)
     images = made.images[:4].float() / 255
-    seen = source.model_input(made.normalized(images * 255))
+    seen = source.auxiliary.input(made.normalized(images * 255), source.size, source.statistics)
     assert source.size == (112, 112) and torch.allclose(seen, resize((images - 0.5) / 0.5, (112, 112)), atol=1e-5)
 
 

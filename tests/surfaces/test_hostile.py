@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from sage_timm import create_mixup, create_saliency
 from sage_timm.methods import METHODS
-from sage_timm.mixup import MODES
+from sage_timm.surfaces.timm import MODES
 
 CLASSES = 9
 FIT, UNFIT = Counter(), Counter()

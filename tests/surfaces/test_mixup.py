@@ -562,50 +562,6 @@ def test_checks_on_a_device_act_once_their_outcome_has_arrived(monkeypatch):
         checks.labels(on_device(1), 10)
 
 
-@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
-def test_method_share_leaves_the_rest_to_plain_mixup(mode):
-    images, target = torch.randn(16, 3, 9, 11), torch.arange(16) % 5
-    mixup = SageMixup(
-        1.0, 1.0, mode=mode, num_classes=5, saliency=lambda i, t: torch.rand(16, 1, 9, 11), method_share=0.7
-    )
-    counts, blended = {"by_method": 0, "by_cutmix": 0, "by_mixup": 0}, 0
-    for _ in range(200):
-        state = np.random.get_state()
-        draw = mixup._draw(images.shape)
-        np.random.set_state(state)
-        plan = mixup.plan(images, target)
-        for name in counts:
-            counts[name] += getattr(draw, name).sum()
-        plain = torch.from_numpy(draw.by_mixup)
-        lam = torch.from_numpy(draw.lam)[plain]
-        assert torch.equal(plan.mask[plain][:, 0], lam.view(-1, 1, 1).expand(-1, 9, 11))
-        assert torch.allclose(plan.lam[plain][:, 0], lam) and not (draw.by_mixup & draw.by_method).any()
-        blended += len(lam)
-        assert all(plan.mask[i, 0].std() > 0 for i in np.flatnonzero(draw.by_method))
-    total = 200 * 16
-    for name, share in (("by_method", 0.35), ("by_cutmix", 0.5), ("by_mixup", 0.15)):
-        assert counts[name] / total == pytest.approx(share, abs=0.1), name
-    assert blended > 0
-
-
-def test_method_share_of_1_draws_as_without_it():
-    images, target = torch.randn(8, 3, 9, 11), torch.arange(8) % 5
-    drawn = []
-    for settings in ({}, {"method_share": 1.0}):
-        np.random.seed(3)
-        SageMixup(num_classes=5, saliency="spectral", **settings)(images, target)
-        drawn.append(np.random.rand())
-    assert drawn[0] == drawn[1]
-
-
-def test_unfit_method_share():
-    with pytest.raises(ValueError, match=r"`method_share` must lie in \(0, 1\], got 0"):
-        SageMixup(saliency="spectral", method_share=0)
-    for name, said in (("cutmix", "CutMix"), ("mixup", "Mixup")):
-        with pytest.raises(ValueError, match=f"`method_share` must be 1 for {said}, got 0.5"):
-            create_mixup(name, method_share=0.5)
-
-
 @pytest.mark.parametrize("label_weight", ["mask", "saliency"])
 def test_saliency_is_computed_for_the_batches_that_need_it(label_weight):
     """Not for unmixed ones, nor for CutMix's unless the labels are weighted by it."""

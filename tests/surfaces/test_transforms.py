@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as F
 
 from sage_timm import SageMix, create_saliency
 from sage_timm.methods import METHODS
-from sage_timm.transforms import find_labels
+from sage_timm.surfaces.torchvision import find_labels
 
 CLASSES = 20
 
@@ -291,7 +291,7 @@ def test_more_unfit_samples():
         ({"lam_min": 0.2}, TypeError, "sage has lam_max, search_fraction, got lam_min"),
         ({"lam_max": 2}, ValueError, r"`lam_max` must lie in \(0, 1\]"),
         ({"saliency": 3}, TypeError, "`saliency` must be a source's name or a callable"),
-        ({"saliency": "gradients"}, ValueError, "`saliency` must be one of feature, gradient"),
+        ({"saliency": "gradients"}, ValueError, "`saliency` must be one of network, feature"),
     ],
 )
 def test_unfit_arguments(settings, error, message):

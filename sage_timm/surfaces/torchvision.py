@@ -9,11 +9,11 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from .checks import check_count, check_number
-from .methods import create_method
-from .plan import MixPlan
-from .planner import MAX_ALPHA, Planner, Surface, eager
-from .saliency import Source
+from ..checks import check_count, check_number
+from ..methods import create_method
+from ..plan import MixPlan
+from ..planner import MAX_ALPHA, Planner, eager
+from ..saliency import Source
 
 REFUSED = (PIL.Image.Image, *(getattr(tv_tensors, n, ()) for n in ("BoundingBoxes", "Mask", "KeyPoints", "Video")))
 
@@ -56,7 +56,7 @@ def _outline(value: Any) -> str:
     return type(value).__name__
 
 
-class SageMix(Surface, v2.Transform):
+class SageMix(v2.Transform):
     """Mix a batch of images and its labels by SAGE or another method; stands wherever v2.MixUp and v2.CutMix stand.
 
     It takes batches, not single images: after the DataLoader, or in a collate_fn. There it runs in the workers on the
@@ -113,6 +113,7 @@ class SageMix(Surface, v2.Transform):
             own = "alpha, num_classes, labels_getter, saliency, method and label_weight"
             raise TypeError(f"{error}; SageMix has {own}") from error
         self.planner = Planner(made, saliency, self.num_classes, name="labels", label_weight=label_weight)
+        self.method, self.saliency = made, self.planner.source
 
     def extra_repr(self) -> str:
         """Say what mixes."""

@@ -10,34 +10,33 @@ import torch
 from timm.data import Mixup
 from timm.data.mixup import cutmix_bbox_and_lam
 
-from .checks import check_count, check_images, check_number, check_span
-from .methods import Method, create_method
-from .methods.boxes import box_plan
-from .methods.cutmix import CutMix
-from .methods.mixup import Mixup as BlendMixup
-from .methods.sage import SAGE
-from .plan import Batch, MixPlan
-from .planner import MAX_ALPHA, Planner, Surface, eager
-from .saliency import Source
+from ..checks import check_count, check_images, check_number, check_span
+from ..methods import Method, create_method
+from ..methods.boxes import box_plan
+from ..methods.cutmix import CutMix
+from ..methods.mixup import Mixup as BlendMixup
+from ..methods.sage import SAGE
+from ..plan import Batch, MixPlan
+from ..planner import MAX_ALPHA, Planner, eager
+from ..saliency import Source
 
 MODES = ("batch", "pair", "elem")
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What was drawn for each of B images; an image that none of the three mixes stays as it is.
+    """What was drawn for each of B images; an image that neither of the two mixes stays as it is.
 
     Attributes:
         lam: [B] float32, the share of the own image; 1 where it stays as it is.
         box: [B, 4] int64, CutMix's (top, bottom, left, right); empty elsewhere.
-        by_method, by_cutmix, by_mixup: [B] bool, who mixes the image: the method, CutMix's share, or plain Mixup.
+        by_method, by_cutmix: [B] bool, who mixes the image: the method, or CutMix for its share.
     """
 
     lam: np.ndarray
     box: np.ndarray
     by_method: np.ndarray
     by_cutmix: np.ndarray
-    by_mixup: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class _Boxes:
         return box_plan(self.box, batch.partner, batch.lam, batch.size)
 
 
-class MethodMixup(Surface, Mixup):
+class MethodMixup(Mixup):
     """Mix images and targets by a method, or by CutMix for its share, with the arguments and the call of timm's Mixup.
 
     Image i is mixed with image B - 1 - i, as in timm (Co-Mixup chooses for itself). Whether, how strongly and where to
@@ -77,8 +76,6 @@ class MethodMixup(Surface, Mixup):
             (images [B, C, H, W], target [B, num_classes]) -> [B, 1, h, w], non-negative; None for 'network'. It gets
             the batch itself and must not change it; plain labels reach it as one-hot rows. Ignored by methods that use
             no saliency.
-        method_share: share of the mixes that the method makes where CutMix does not, in (0, 1]; plain Mixup makes the
-            rest.
         label_weight: 'mask', the method's own label weights (CutMix: areas), or 'saliency', each image's share of the
             saliency that is seen, see `MixPlan.weighted_by`; CutMix's share then needs a saliency, too.
 
@@ -112,7 +109,6 @@ class MethodMixup(Surface, Mixup):
         multi_label: bool = False,
         *,
         saliency: str | Source | None = None,
-        method_share: float = 1.0,
         label_weight: str = "mask",
     ) -> None:
         check_number("mixup_alpha", mixup_alpha, 0, MAX_ALPHA)
@@ -125,10 +121,6 @@ class MethodMixup(Surface, Mixup):
         if cutmix_minmax is not None:
             check_span("cutmix_minmax", cutmix_minmax)
         check_number("prob", prob, 0, 1)
-        check_number("method_share", method_share, 0, 1, open_low=True)
-        if method_share < 1 and isinstance(method, (CutMix, BlendMixup)):
-            name = type(method).__name__
-            raise ValueError(f"`method_share` must be 1 for {name}, got {method_share}; use another method")
         check_number("switch_prob", switch_prob, 0, 1)
         if mode not in MODES:
             raise ValueError(f"`mode` must be one of {', '.join(MODES)}, got {mode!r}")
@@ -138,17 +130,17 @@ class MethodMixup(Surface, Mixup):
             mixup_alpha, cutmix_alpha, cutmix_minmax, prob, switch_prob, mode, correct_lam, label_smoothing, num_classes
         )
         self.multi_label = multi_label
-        self.method_share = method_share
         self._common: np.random.RandomState | None = None
-        weighs = {"label_weight": label_weight, "with_cutmix": self.cutmix_alpha > 0}
-        self.planner = Planner(method, saliency, num_classes, multi_label, **weighs)
+        self.planner = Planner(
+            method, saliency, num_classes, multi_label, label_weight=label_weight, with_cutmix=self.cutmix_alpha > 0
+        )
+        self.method, self.saliency = method, self.planner.source
 
     def __repr__(self) -> str:
         cutmix = f"min-max {self.cutmix_minmax}" if self.cutmix_minmax else f"alpha {self.cutmix_alpha:g}"
         alpha = f"alpha {self.mixup_alpha:g}" if self.mixup_alpha else cutmix
         shared = self.mixup_alpha > 0 and self.cutmix_alpha > 0
         share = f", CutMix ({cutmix}) for {self.switch_prob:.0%} of it" if shared else ""
-        share += f", plain Mixup for {1 - self.method_share:.0%} of the rest" if self.method_share < 1 else ""
         saliency = f"; saliency: {self.saliency!r}" if self.saliency else ""
         saliency = (", labels by saliency" if self.planner.weighs_by_saliency else "") + saliency
         return (
@@ -198,7 +190,7 @@ class MethodMixup(Surface, Mixup):
     @torch.no_grad()
     def _plan(self, x: torch.Tensor, weights: torch.Tensor) -> MixPlan | None:
         draw = self._draw(x.shape)
-        if not (draw.by_method | draw.by_cutmix | draw.by_mixup).any():
+        if not (draw.by_method | draw.by_cutmix).any():
             return None
 
         def on_device(values: np.ndarray) -> torch.Tensor:
@@ -236,24 +228,15 @@ class MethodMixup(Surface, Mixup):
             box[i], lam[i] = cutmix_bbox_and_lam(shape, lam[i], self.cutmix_minmax, self.correct_lam)
         lam = np.where(mixed, lam, 1).astype(np.float32)
 
-        # What the method leaves to plain Mixup is drawn last, and only where there is a choice: at a share of 1 the
-        # sequence is timm's.
-        by_mixup = mixed & ~use_cutmix
-        if self.method_share < 1 and by_mixup.any():
-            by_mixup &= self._chooser().rand(count) >= self.method_share
-        else:
-            by_mixup = np.zeros(count, bool)
-
         # Give each image its draw.
         image = np.arange(batch)
         draw = {"batch": np.zeros_like(image), "pair": np.minimum(image, image[::-1]), "elem": image}[self.mode]
         if batch % 2:
             # The middle image is its own partner: one more draw, for an image that stays as it is.
             draw[batch // 2] = count
-            mixed, use_cutmix, by_mixup = (np.append(flags, False) for flags in (mixed, use_cutmix, by_mixup))
+            mixed, use_cutmix = (np.append(flags, False) for flags in (mixed, use_cutmix))
             lam, box = np.append(lam, np.float32(1)), np.append(box, np.zeros((1, 4), np.int64), axis=0)
-        by_method = mixed & ~use_cutmix & ~by_mixup
-        return Draw(*(values[draw] for values in (lam, box, by_method, use_cutmix, by_mixup)))
+        return Draw(*(values[draw] for values in (lam, box, mixed & ~use_cutmix, use_cutmix)))
 
     def _draw_ratios(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Draw, in timm's order, whether each is mixed, its Beta draw, and whether it is CutMix's: [count] each."""
@@ -299,6 +282,13 @@ class MethodMixup(Surface, Mixup):
         return torch.lerp(torch.full_like(weights, off_value), torch.full_like(weights, on_value), weights)
 
 
+def _signature_of_sage() -> inspect.Signature:
+    """Return the arguments of `MethodMixup`, with those of SAGE in place of the method."""
+    own, *timms = inspect.signature(MethodMixup.__init__).parameters.values()
+    settings = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(SAGE).parameters.values()]
+    return inspect.Signature([own, *timms[1:], *settings])
+
+
 class SageMixup(MethodMixup):
     """Mix images and targets by SAGE, or by CutMix for its share, with the arguments and the call of timm's Mixup.
 
@@ -307,7 +297,7 @@ class SageMixup(MethodMixup):
 
     Args:
         mixup_alpha, cutmix_alpha, cutmix_minmax, prob, switch_prob, mode, correct_lam, label_smoothing, num_classes,
-            multi_label, saliency, method_share, label_weight: see `MethodMixup`; the first ten are timm's.
+            multi_label, saliency, label_weight: see `MethodMixup`; the first ten are timm's.
         lam_max: SAGE's ratio, the own image's share of saliency mass, is lam_max * Beta(alpha, alpha); in (0, 1].
         search_fraction: chance of each translation to be tried, in (0, 1]; 1 tries all. Drawn from torch's generator.
 
@@ -323,41 +313,10 @@ class SageMixup(MethodMixup):
         (torch.Size([4, 3, 32, 32]), torch.Size([4, 10]))
     """
 
-    def __init__(
-        self,
-        mixup_alpha: float = 1.0,
-        cutmix_alpha: float = 0.0,
-        cutmix_minmax: Sequence[float] | None = None,
-        prob: float = 1.0,
-        switch_prob: float = 0.5,
-        mode: str = "batch",
-        correct_lam: bool = True,
-        label_smoothing: float = 0.1,
-        num_classes: int = 1000,
-        multi_label: bool = False,
-        *,
-        saliency: str | Source | None = None,
-        method_share: float = 1.0,
-        label_weight: str = "mask",
-        lam_max: float = 0.6,
-        search_fraction: float = 1.0,
-    ) -> None:
-        super().__init__(
-            SAGE(lam_max, search_fraction),
-            mixup_alpha=mixup_alpha,
-            cutmix_alpha=cutmix_alpha,
-            cutmix_minmax=cutmix_minmax,
-            prob=prob,
-            switch_prob=switch_prob,
-            mode=mode,
-            correct_lam=correct_lam,
-            label_smoothing=label_smoothing,
-            num_classes=num_classes,
-            multi_label=multi_label,
-            saliency=saliency,
-            method_share=method_share,
-            label_weight=label_weight,
-        )
+    def __init__(self, *args, lam_max: float = 0.6, search_fraction: float = 1.0, **settings) -> None:
+        super().__init__(SAGE(lam_max, search_fraction), *args, **settings)
+
+    __init__.__signature__ = _signature_of_sage()  # type: ignore[attr-defined]
 
 
 def create_mixup(method: str = "sage", /, **settings) -> MethodMixup:

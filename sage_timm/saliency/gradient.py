@@ -1,0 +1,200 @@
+"""Maps of a classifier: the gradient of its loss at the pixels or at a feature map."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..checks import check_count
+from ..device import Lock
+from ..tensors import resize
+from .auxiliary import Auxiliary, run, run_from
+from .base import Saliency
+
+
+class _ModelSaliency(Saliency):
+    """A source that looks through a model, at `size` pixels."""
+
+    name: str
+
+    def __init__(
+        self, auxiliary: Auxiliary, size: int | None = None, use_labels: bool | None = None, **settings
+    ) -> None:
+        super().__init__(**settings)
+        self.auxiliary, self.use_labels = auxiliary, use_labels
+        self.size = auxiliary.size if size is None else (check_count("size", size, 1),) * 2
+        self._lock = Lock()  # a model in use has a device, modes and hooks
+
+    @property
+    def statistics(self) -> tuple[Sequence[float], Sequence[float]] | None:
+        """The mean and std that were set, else the model's own; None where unknown."""
+        return super().statistics or self.auxiliary.statistics
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether the model is on a CUDA device."""
+        return any(parameter.is_cuda for parameter in self.auxiliary.model.parameters())
+
+    def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
+        """Compute the map of images, through the model on their device."""
+        with self._lock, self.auxiliary.on(images.device) as model:
+            return self.map(model, self.auxiliary.input(images, self.size, self.statistics), target)
+
+    def map(self, model: nn.Module, pixels: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
+        """Compute a non-negative map [B, 1, h, w] from the model's own input, with gradients enabled."""
+        raise NotImplementedError
+
+    def slope(self, logits: Any, target: torch.Tensor | None) -> torch.Tensor:
+        """Compute the slope of the loss at the logits, against the target or the model's own top class."""
+        if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or not logits.requires_grad:
+            got = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
+            raise ValueError(f"the saliency model must return logits [B, N] that depend on the pixels, got {got}")
+        classes = logits.shape[1]
+        if self.use_labels is False or (self.use_labels is None and not self.auxiliary.own):
+            target = None
+        if target is not None and target.ndim == 1:
+            target = F.one_hot(target, classes)
+        if target is not None and target.shape[1] != classes:
+            if self.use_labels:
+                raise ValueError(
+                    f"`use_labels` must be False where the classes are not the saliency model's, got {target.shape[1]} "
+                    f"classes and a model of {classes}"
+                )
+            target = None
+        return loss_slope(logits, target)
+
+    def __repr__(self) -> str:
+        size = f"{self.size[0]} x {self.size[1]} px" if self.size else "the images' own size"
+        known = f" ({self.auxiliary.num_classes} classes)" if self.auxiliary.num_classes else ""
+        by_labels = self.auxiliary.own if self.use_labels is None else self.use_labels
+        of = "by the label" if by_labels else "by its own top class"
+        of += ", where its classes are as many" if by_labels and self.use_labels is None else ""
+        return f"{self.name} of {self.auxiliary.origin}{known}, at {size} ({self._settings()}), {of}"
+
+
+class Gradient(_ModelSaliency):
+    """Magnitude of the loss gradient at the pixels, averaged over channels (the paper's saliency, section 3.1).
+
+    s(y, x) = mean over channels c of |dL / dx(c, y, x)|, with x the image as the model sees it.
+
+    The loss L is the cross-entropy against the label where the labels are the model's own classes (`use_labels`, see
+    `create_saliency`), else against the model's own top class; its scale is the same for every image (`loss_slope`).
+    Differs: the authors take that of the model in training, in train mode; 'self' takes it in eval mode, by a second
+    forward and backward pass, and 'gradient' that of a frozen model.
+    """
+
+    name = "gradient"
+
+    def __init__(
+        self,
+        auxiliary: Auxiliary,
+        size: int | None = None,
+        use_labels: bool | None = None,
+        blur: float = 1 / 32,
+        **settings,
+    ) -> None:
+        super().__init__(auxiliary, size, use_labels, blur=blur, **settings)
+
+    def map(self, model: nn.Module, pixels: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
+        """Compute |dL/dx|, averaged over channels."""
+        logits = run(model, pixels.requires_grad_())
+        (gradient,) = torch.autograd.grad(logits, pixels, self.slope(logits, target))
+        return gradient.abs().mean(1, keepdim=True)
+
+
+class Feature(_ModelSaliency):
+    """What a feature has over its usual value, times the loss gradient there.
+
+    s(y, x) = sum over channels c of |dL/da(c, y, x) * (a(c, y, x) - median of a(c) over the frame)|, with a the output
+    of the model's deepest stage of at least 10 x 10 cells, by timm's `feature_info`, the stem apart, and L as for
+    'gradient'. Where no stage has as many, the model sees the images enlarged until one has. Cheaper than 'gradient':
+    the backward pass ends at that stage, and nothing before it is kept.
+
+    Raises:
+        ValueError: the model has no stages, or the one found is no map [B, C, h, w] (vision transformers), which the
+            first batch may say.
+    """
+
+    name = "feature"
+    cells = 10
+
+    def __init__(
+        self,
+        auxiliary: Auxiliary,
+        size: int | None = None,
+        use_labels: bool | None = None,
+        blur: float = 1 / 8,
+        floor: float = 1.0,
+        **settings,
+    ) -> None:
+        super().__init__(auxiliary, size, use_labels, blur=blur, floor=floor, **settings)
+        modules = dict(auxiliary.model.named_modules())
+        stages: Any = getattr(auxiliary.model, "feature_info", None)
+        found = stages[1:] or stages if isinstance(stages, list) else []
+        self.stages = [stage for stage in found if stage["module"] in modules]
+        if not self.stages:
+            raise self._without_stages()
+
+    def stage(self, size: Sequence[int]) -> tuple[dict[str, Any], list[int]]:
+        """Choose the stage for inputs of (h, w) pixels, and the size to enlarge them to."""
+        side = max(1, min(size))
+        deep_enough = [stage for stage in self.stages if -(-side // stage["reduction"]) >= self.cells]
+        if deep_enough:
+            return deep_enough[-1], list(size)
+        factor = self.cells * self.stages[0]["reduction"] / side
+        return self.stages[0], [round(factor * each) for each in size]
+
+    def map(self, model: nn.Module, pixels: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
+        """Compute the map at the stage's resolution."""
+        stage, size = self.stage(pixels.shape[-2:])
+        logits, feature = run_from(stage["module"], model, resize(pixels, size))
+        is_map = feature is not None and feature.ndim == 4 and feature.shape[1] == stage["num_chs"]
+        if not is_map or (isinstance(logits, torch.Tensor) and not logits.requires_grad):
+            raise self._without_stages()
+        (gradient,) = torch.autograd.grad(logits, feature, self.slope(logits, target))
+        feature = feature.detach()
+        values = feature.flatten(2).sort(2).values  # torch.median is not deterministic on CUDA
+        usual = values[..., (values.shape[2] - 1) // 2, None, None]
+        return (gradient * (feature - usual)).abs().sum(1, keepdim=True)
+
+    def _without_stages(self) -> ValueError:
+        kind = type(self.auxiliary.model).__name__
+        return ValueError(
+            "`model` must have stages that are maps [B, C, h, w], by timm's feature_info, for 'feature', got a "
+            f"{kind}; take 'gradient' as the source"
+        )
+
+    def __repr__(self) -> str:
+        if self.size is None:
+            return f"{super().__repr__()}, stage its deepest of {self.cells} x {self.cells} cells"
+        stage, size = self.stage(self.size)
+        enlarged = f", enlarged to {size[0]} x {size[1]} px" if tuple(size) != self.size else ""
+        return f"{super().__repr__()}, stage {stage['module']}{enlarged}"
+
+
+def loss_slope(logits: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
+    """Compute the slope of the loss at the logits, of equal size for every image however sure the model is.
+
+    The gradient of the cross-entropy against class y is (1 - p(y)) * (q - onehot(y)), with q the softmax over the other
+    classes. Its first factor vanishes where the model is sure; a map has any scale, and it is left out. With several
+    classes of weight w, others count for 1 - w / max(w), and w / sum(w) stands in for the one-hot row. A single logit
+    has the logistic loss, whose slope is +- 1.
+
+    Args:
+        logits: [B, N].
+        target: [B, N] class weights, >= 0; None, and rows whose weights are all equal, take the model's top class.
+
+    Returns:
+        [B, N] in the dtype of the logits.
+    """
+    if logits.shape[1] == 1:
+        return torch.ones_like(logits)
+    scores = logits.detach().float()
+    weights = (scores.argmax(1, keepdim=True) == torch.arange(scores.shape[1], device=scores.device)).float()
+    if target is not None:
+        given = target.float().clamp_min(0)
+        weights = torch.where(given.amax(1, keepdim=True) > given.amin(1, keepdim=True), given, weights)
+    others = (1 - weights / weights.amax(1, keepdim=True)).log()
+    return ((scores + others).softmax(1) - weights / weights.sum(1, keepdim=True)).to(logits.dtype)
