@@ -51,16 +51,15 @@ def check_library(module: str, user: str, package: str, extra: str) -> None:
         raise ImportError(f'{user} needs {package}, which is not installed; pip install ".[{extra}]" in a checkout')
 
 
-def check_images(images: torch.Tensor) -> None:
-    """Raise unless `images` is a non-empty floating-point batch [B, C, H, W]."""
+def check_images(images: torch.Tensor, uint8: bool = False) -> None:
+    """Raise unless `images` is a non-empty batch [B, C, H, W], floating point, or `uint8` where that is accepted."""
     if not isinstance(images, torch.Tensor):
         raise TypeError(f"`images` must be a tensor [B, C, H, W], got {type(images).__name__}; stack them")
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"`images` must be a non-empty batch [B, C, H, W], got {_describe(images)}")
-    if not images.is_floating_point():
-        raise TypeError(
-            f"`images` must be floating point, got {_describe(images)}; mix after scaling and normalising them"
-        )
+    if not images.is_floating_point() and not (uint8 and images.dtype == torch.uint8):
+        kinds = "uint8 or floating point" if uint8 else "floating point"
+        raise TypeError(f"`images` must be {kinds}, got {_describe(images)}; mix after scaling and normalising them")
 
 
 def check_target(

@@ -76,32 +76,28 @@ class ValueChecks:
     def scale(self, images: torch.Tensor, mean: Sequence[float], std: Sequence[float], assumed: bool) -> None:
         """Warn where images are not in [0, 1] once their normalisation by `mean` and `std` is undone.
 
-        Values given by the user are doubted only where images are far out, or in [0, 1] before that is undone;
-        `assumed` ones, the saliency model's own, also where many values lie outside or none near 0.
+        Args:
+            images: [B, C, H, W].
+            mean: per channel.
+            std: per channel.
+            assumed: the user did not give `mean` and `std`, so that they are doubted sooner.
         """
 
         def act(found: torch.Tensor) -> None:
             lowest, far, outside, smallest, largest = found.tolist()
             if far > FAR_OUT:
-                said = (
-                    f"got values up to {max(-smallest, largest):.3g}; scale them, or give create_saliency their own "
-                    "`mean` and `std`"
-                )
+                said = "scale them, or give create_saliency their own `mean` and `std`"
             elif assumed and (outside > 0.05 or lowest > 0.3):
                 said = (
-                    f"got values from {smallest:.3g} to {largest:.3g}, and these statistics are the saliency model's; "
-                    "give create_saliency the images' own `mean` and `std`"
+                    "these statistics are the saliency model's: give create_saliency the images' own `mean` and `std`"
                 )
             elif min(mean) > 0 and smallest >= 0 and largest <= 1:
-                said = (
-                    f"got values from {smallest:.3g} to {largest:.3g}, as of images that are not normalised; normalise "
-                    "them, or give create_saliency a `mean` of 0 and a `std` of 1"
-                )
+                said = "as if not normalised: normalise them, or give create_saliency a `mean` of 0 and a `std` of 1"
             else:
                 return
             warnings.warn(
                 f"images must be in [0, 1], then normalised by mean {tuple(mean)} and std {tuple(std)}, for their "
-                f"saliency; {said}",
+                f"saliency; got values from {smallest:.3g} to {largest:.3g}; {said}",
                 stacklevel=2,
             )
 
@@ -127,7 +123,7 @@ class ValueChecks:
         if not outcome.is_cuda:
             act(outcome)
             return
-        host = torch.empty(outcome.shape, dtype=outcome.dtype, pin_memory=True).copy_(outcome, non_blocking=True)
+        host = outcome.to("cpu", non_blocking=True)  # into pinned memory
         arrived = torch.cuda.Event()
         arrived.record(torch.cuda.current_stream(outcome.device))
         with self._lock:

@@ -49,7 +49,8 @@ METHOD_FLAGS: dict[str, dict[str, Any]] = {
     "--mixer": dict(choices=tuple(METHODS), metavar="NAME", help=", ".join(METHODS)),
     "--mixer-kwargs": dict(nargs="*", action=NamedValues, metavar="NAME=VALUE", help="the method's own settings"),
     "--mixer-label-weight": dict(
-        choices=LABEL_WEIGHTS, help="labels by the method's mask, or by the saliency that is seen (default: mask)"
+        choices=LABEL_WEIGHTS,
+        help="weight labels by the mask, or by how much of each image's saliency is still visible (default: mask)",
     ),
 }
 

@@ -64,7 +64,7 @@ class MixPlan:
             positive where content has moved down / right; any size but the 2 may be 1. None where nothing moves.
         box: [B, 4] int64, (top, bottom, left, right) in pixels, bottom and right exclusive: where source 1 is shown
             whole, shrunk, before it moves; elsewhere it is 0. None where nothing shrinks.
-        own: source 0 of every output is known to be the image itself, at its place: it need not be gathered.
+        own: True if source 0 of output i is image i, unmoved.
     """
 
     source: torch.Tensor

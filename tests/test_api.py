@@ -1,6 +1,8 @@
-"""The rules of the house, as tests: layers, docstrings, sizes."""
+"""The rules of the house, as tests: layers, docstrings, sizes, and what is public."""
 
+import argparse
 import ast
+import importlib
 import inspect
 import re
 import subprocess
@@ -10,6 +12,8 @@ from pathlib import Path
 import pytest
 
 import sage_timm
+from sage_timm.launcher.flags import add_flags
+from sage_timm.visualize.__main__ import build_parser
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "sage_timm"
@@ -101,6 +105,81 @@ def test_files_stay_small():
     assert len((ROOT / "scripts" / "train.py").read_text().splitlines()) < 260
     top = {p.name for p in ROOT.iterdir() if not p.name.startswith(".")}
     assert top >= {"pyproject.toml", "sage_timm", "tests", "scripts", "README.md", "LICENSE", "CHANGELOG.md"}
+
+
+# What a user may rely on: names, arguments with their defaults, and flags. A change here stands in CHANGELOG.md.
+TIMMS = dict(
+    mixup_alpha=1.0,
+    cutmix_alpha=0.0,
+    cutmix_minmax=None,
+    prob=1.0,
+    switch_prob=0.5,
+    mode="batch",
+    correct_lam=True,
+    label_smoothing=0.1,
+    num_classes=1000,
+    multi_label=False,
+)
+OURS = dict(saliency=None, label_weight="mask")
+NEEDED = inspect.Parameter.empty
+PUBLIC = {
+    "sage_timm": {
+        "MethodMixup": dict(method=NEEDED) | TIMMS | OURS,
+        "MixPlan": dict(source=NEEDED, mask=NEEDED, lam=NEEDED, translation=None, box=None, own=False),
+        "SageMix": dict(alpha=1.0, num_classes=None, labels_getter="default")
+        | dict(saliency=None, method="sage", label_weight="mask", settings=NEEDED),
+        "SageMixup": TIMMS | OURS | dict(lam_max=0.6, search_fraction=1.0),
+        "Saliency": dict(blur=0.0, grid=64, floor=0.0, mean=None, std=None),
+        "create_mixup": dict(method="sage", settings=NEEDED),
+        "create_saliency": dict(name=None, model=None, checkpoint=None, size=None, mean=None, std=None)
+        | dict(use_labels=None, settings=NEEDED),
+    },
+    "sage_timm.methods": {
+        "METHODS": None,
+        "Method": None,
+        "SAGE": dict(lam_max=0.6, search_fraction=1.0),
+        "Mixup": {},
+        "CutMix": {},
+        "SaliencyMix": {},
+        "ResizeMix": dict(scale_min=0.1, scale_max=0.8),
+        "GuidedMixup": dict(blur=7, blur_sigma=3.0),
+        "PuzzleMix": dict(n_labels=3, beta=1.2, gamma=0.5, eta=0.2, neigh_size=None, t_eps=0.8, t_size=None)
+        | dict(block_num=None),
+        "CoMixup": dict(block_num=4, part=20, beta=0.32, gamma=1.0, thres=0.83, eta=0.05, omega=0.001, niter=4),
+        "create_method": dict(name=NEEDED, settings=NEEDED),
+    },
+    "sage_timm.saliency": dict.fromkeys(["SOURCES", "Saliency", "Source", "create_saliency", "resolve"]),
+    "sage_timm.visualize": dict.fromkeys(["Report", "draw_mixed", "draw_plans", "load_images", "measure"]),
+}
+SALIENCY_FLAGS = [
+    "--saliency",
+    *(f"--saliency-{name}" for name in ("model", "checkpoint", "size", "blur", "grid", "floor")),
+]
+MIXER_FLAGS = ["--mixer", "--mixer-kwargs", "--mixer-label-weight"]
+LAUNCHER = ["--sage", "--save-mixed", "--saliency-mean", "--saliency-std", *MIXER_FLAGS, *SALIENCY_FLAGS]
+VISUALIZE = {"--output": "figure.png", "--count": 6, "--size": 224, "--report": 64, "--lam": 0.5, "--seed": 0}
+VISUALIZE |= {"--sage-lam-max": 0.6} | dict.fromkeys(MIXER_FLAGS + SALIENCY_FLAGS)
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_names_and_their_defaults(module):
+    found = importlib.import_module(module)
+    assert sorted(found.__all__) == sorted(PUBLIC[module])
+    for name, defaults in PUBLIC[module].items():
+        if defaults is not None:
+            parameters = inspect.signature(getattr(found, name)).parameters
+            assert {key: parameter.default for key, parameter in parameters.items()} == defaults, name
+            assert list(parameters) == list(defaults), name
+
+
+def test_flags_and_their_defaults():
+    launcher = argparse.ArgumentParser(add_help=False)
+    add_flags(launcher)
+    assert sorted(launcher._option_string_actions) == sorted(LAUNCHER)
+    assert vars(launcher.parse_args([])) == {}, "flags that were not given store nothing"
+    visualize = build_parser()._option_string_actions
+    assert visualize.keys() - {"-h", "--help", "-o"} == VISUALIZE.keys()
+    assert {flag: visualize[flag].default for flag in VISUALIZE} == VISUALIZE
 
 
 IMPORT = """

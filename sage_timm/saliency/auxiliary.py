@@ -41,7 +41,7 @@ class Auxiliary:
 
     @property
     def num_classes(self) -> int | None:
-        """Number of classes of the model, by its `num_classes`, as timm's have it; None where it has none."""
+        """Number of classes of the model; None if unknown."""
         return getattr(self.model, "num_classes", None)
 
     def channels(self, given: int) -> int:

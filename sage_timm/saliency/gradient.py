@@ -1,7 +1,7 @@
 """Maps of a classifier: the gradient of its loss at the pixels or at a feature map."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +18,12 @@ class _ModelSaliency(Saliency):
     """A source that looks through a model, at `size` pixels."""
 
     name: str
+    defaults: ClassVar[dict[str, float]] = {}  # of the settings of `Saliency`
 
     def __init__(
         self, auxiliary: Auxiliary, size: int | None = None, use_labels: bool | None = None, **settings
     ) -> None:
-        super().__init__(**settings)
+        super().__init__(**self.defaults | settings)
         self.auxiliary, self.use_labels = auxiliary, use_labels
         self.size = auxiliary.size if size is None else (check_count("size", size, 1),) * 2
         self._lock = Lock()  # a model in use has a device, modes and hooks
@@ -86,16 +87,7 @@ class Gradient(_ModelSaliency):
     """
 
     name = "gradient"
-
-    def __init__(
-        self,
-        auxiliary: Auxiliary,
-        size: int | None = None,
-        use_labels: bool | None = None,
-        blur: float = 1 / 32,
-        **settings,
-    ) -> None:
-        super().__init__(auxiliary, size, use_labels, blur=blur, **settings)
+    defaults: ClassVar = {"blur": 1 / 32}
 
     def map(self, model: nn.Module, pixels: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
         """Compute |dL/dx|, averaged over channels."""
@@ -105,31 +97,25 @@ class Gradient(_ModelSaliency):
 
 
 class Feature(_ModelSaliency):
-    """What a feature has over its usual value, times the loss gradient there.
+    """Gradient times activation (minus its median), summed over channels, at the last stage of at least 10 x 10 cells.
 
     s(y, x) = sum over channels c of |dL/da(c, y, x) * (a(c, y, x) - median of a(c) over the frame)|, with a the output
-    of the model's deepest stage of at least 10 x 10 cells, by timm's `feature_info`, the stem apart, and L as for
-    'gradient'. Where no stage has as many, the model sees the images enlarged until one has. Cheaper than 'gradient':
-    the backward pass ends at that stage, and nothing before it is kept.
+    of that stage, by timm's `feature_info` without the stem, and L as for 'gradient'. Images too small for any stage
+    are enlarged. Cheaper than 'gradient': the backward pass ends at that stage.
 
     Raises:
-        ValueError: the model has no stages, or the one found is no map [B, C, h, w] (vision transformers), which the
-            first batch may say.
+        ValueError: the model has no stages, or, at the first batch, its stage is no map [B, C, h, w] (vision
+            transformers).
     """
 
     name = "feature"
+    defaults: ClassVar = {"blur": 1 / 8, "floor": 1.0}
     cells = 10
 
     def __init__(
-        self,
-        auxiliary: Auxiliary,
-        size: int | None = None,
-        use_labels: bool | None = None,
-        blur: float = 1 / 8,
-        floor: float = 1.0,
-        **settings,
+        self, auxiliary: Auxiliary, size: int | None = None, use_labels: bool | None = None, **settings
     ) -> None:
-        super().__init__(auxiliary, size, use_labels, blur=blur, floor=floor, **settings)
+        super().__init__(auxiliary, size, use_labels, **settings)
         modules = dict(auxiliary.model.named_modules())
         stages: Any = getattr(auxiliary.model, "feature_info", None)
         found = stages[1:] or stages if isinstance(stages, list) else []

@@ -141,8 +141,8 @@ class MethodMixup(Mixup):
         alpha = f"alpha {self.mixup_alpha:g}" if self.mixup_alpha else cutmix
         shared = self.mixup_alpha > 0 and self.cutmix_alpha > 0
         share = f", CutMix ({cutmix}) for {self.switch_prob:.0%} of it" if shared else ""
-        saliency = f"; saliency: {self.saliency!r}" if self.saliency else ""
-        saliency = (", labels by saliency" if self.planner.weighs_by_saliency else "") + saliency
+        saliency = ", labels by saliency" if self.planner.weighs_by_saliency else ""
+        saliency += f"; saliency: {self.saliency!r}" if self.saliency else ""
         return (
             f"{self.method!r}, {alpha}, with probability {self.mix_prob:g} per {self.mode}{share}; "
             f"{self.num_classes} classes, smoothing {self.label_smoothing:g}{saliency}"
@@ -207,7 +207,6 @@ class MethodMixup(Mixup):
 
     def _draw(self, shape: torch.Size) -> Draw:
         """Draw who mixes each image of a batch of this shape, and how."""
-        # One draw for the batch, for each pair (i, B - 1 - i), or for each image.
         batch = shape[0]
         count = {"batch": 1, "pair": batch // 2, "elem": batch}[self.mode]
         mixed, lam, use_cutmix = self._draw_ratios(count)

@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from ..checks import check_count, check_number
+from ..checks import check_count, check_images, check_number
 from ..methods import create_method
 from ..plan import MixPlan
 from ..planner import MAX_ALPHA, Planner, eager
@@ -136,7 +136,11 @@ class SageMix(v2.Transform):
         if not images:
             raise ValueError(f"the sample must hold a batch of images [B, C, H, W], got {_outline(inputs)}")
         for batch in images:
-            self._check_images(batch, images[0])
+            check_images(batch, uint8=True)
+            if len(batch) != len(images[0]) or batch.shape[-2:] != images[0].shape[-2:]:
+                raise ValueError(
+                    f"images mixed together must have one size, got {_outline(images[0])} and {_outline(batch)}"
+                )
         params = self.make_params([images[0], labels])
         changed = [labels, *images]
         flat = [self.transform(v, params) if any(v is c for c in changed) else v for v in flat]
@@ -184,11 +188,3 @@ class SageMix(v2.Transform):
         mixed = plan.mix_images(pixels if pixels.is_floating_point() else pixels.float())
         mixed = mixed if pixels.is_floating_point() else mixed.round().to(torch.uint8)
         return tv_tensors.wrap(mixed, like=inpt) if isinstance(inpt, tv_tensors.Image) else mixed
-
-    def _check_images(self, images: torch.Tensor, first: torch.Tensor) -> None:
-        if images.ndim != 4 or 0 in images.shape:
-            raise ValueError(f"images must be a non-empty batch [B, C, H, W], got {_outline(images)}")
-        if images.dtype != torch.uint8 and not images.is_floating_point():
-            raise TypeError(f"images must be uint8 or floating point, got {images.dtype}")
-        if len(images) != len(first) or images.shape[-2:] != first.shape[-2:]:
-            raise ValueError(f"images mixed together must have one size, got {_outline(first)} and {_outline(images)}")

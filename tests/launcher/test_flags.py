@@ -5,7 +5,7 @@ import argparse
 import pytest
 import torch
 import yaml
-from launcher.tools import SAGE, SCRIPTS, TRAIN
+from launcher.tools import SAGE, SCRIPTS
 
 from sage_timm.launcher.flags import OPTIONS, add_flags, as_words
 from sage_timm.methods import METHODS
@@ -90,14 +90,6 @@ def test_a_mistyped_key_in_the_yaml_is_refused(key, train, tmp_path, refusal):
     (tmp_path / "recipe.yaml").write_text(f"sage: true\nsaliency: spectral\nmixup: 1.0\n{key}\n")
     line = refusal(train, "-c", tmp_path / "recipe.yaml")
     assert f"the key {key.split(':')[0]!r} of the config file is none of sage, mixer, mixer_kwargs" in line
-
-
-def test_the_mixer_comes_back_from_args_yaml(train, run, tmp_path):
-    flags = ["--mixer", "comixup", "--mixer-kwargs", "part=4", "beta=0.1", "--saliency", "spectral"]
-    first = train("--mixup", "1.0", *flags)
-    assert "CoMixup(block_num=4, part=4, beta=0.1" in first
-    again = run(TRAIN, "-c", tmp_path / "run" / "args.yaml", "--output", tmp_path, "--experiment", "again")
-    assert "CoMixup(block_num=4, part=4, beta=0.1" in again
 
 
 def test_the_alpha_that_is_used_stands_in_args_yaml(train, losses, tmp_path):

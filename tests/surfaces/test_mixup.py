@@ -275,7 +275,7 @@ def test_images_that_are_not_scaled_are_said_once():
     source = create_saliency("spectral", mean=(0.5,) * 3, std=(0.25,) * 3)
     mixup, (x, target) = SageMixup(num_classes=7, saliency=source), batch()
     raw = (255 * torch.rand_like(x)).index_fill(0, torch.tensor([3]), 255)
-    with pytest.warns(UserWarning, match=r"normalised by mean \(0.5, .* got values up to 255; scale them"):
+    with pytest.warns(UserWarning, match=r"normalised by mean \(0.5, .* got values from .* to 255; scale them"):
         mixup(raw, target)
     mixup(raw, target)  # another warning would be an error
     SageMixup(num_classes=7, saliency=source)(x, target)
@@ -289,7 +289,7 @@ def test_statistics_that_are_assumed_and_do_not_fit_are_said(tiny_model):
     imagenet = (pixels - 0.45) / 0.225
     for images in (imagenet, pixels):
         with pytest.warns(
-            UserWarning, match=r"mean \(0.5, .* got values from .* the saliency model.s; give create_saliency"
+            UserWarning, match=r"mean \(0.5, .* got values from .* the saliency model.s: give create_saliency"
         ):
             SageMixup(num_classes=7, saliency=create_saliency("gradient", model=tiny_model))(images, target)
     SageMixup(num_classes=7, saliency=create_saliency("gradient", model=tiny_model))(2 * pixels - 1, target)
@@ -302,7 +302,7 @@ def test_images_in_0_to_1_that_should_be_normalised_are_said():
     """Only where all values look like that: normalised photographs have values below their mean, flat ones too."""
     pixels, (_, target) = torch.rand(8, 3, 32, 32), batch()
     source = create_saliency("spectral", mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD)
-    with pytest.warns(UserWarning, match=r"got values from .* to .*, as of images that are not normalised; normalise"):
+    with pytest.warns(UserWarning, match=r"got values from .* to .*; as if not normalised: normalise"):
         SageMixup(num_classes=7, saliency=source)(pixels, target)
     for images in (source.normalized(pixels), source.normalized(1 - pixels / 9), pixels - 0.1, 1.1 * pixels):
         SageMixup(num_classes=7, saliency=source)(images, target)
@@ -541,10 +541,8 @@ def test_checks_on_a_device_act_once_their_outcome_has_arrived(monkeypatch):
         def query(self):
             return Event.done
 
-    empty = torch.empty
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
-    monkeypatch.setattr(torch, "empty", lambda *args, pin_memory, **kwargs: empty(*args, **kwargs))
     checks = ValueChecks()
     checks.labels(on_device(3, 9, 0), 10)
     checks.labels(on_device(3, 11, 0), 10)
