@@ -19,8 +19,8 @@ fi
 if [ "${1:-}" = compare ]; then
     # One thread for each seed at once; what is missing after that, the last command makes good or explains.
     study=(-m scripts.study --data-dir "$data" --test-split validation --size 48 --model wide --epochs 60 --batch-size 32
-        --prob 0.5 --precision fp32 --device cpu --json quickstart/runs.jsonl --arms mixup+cutmix cutmix network)
-    echo "== Training with Mixup + CutMix, with CutMix and with SAGE, whose saliency comes from the package's network"
+        --prob 0.5 --precision fp32 --device cpu --json quickstart/runs.jsonl --arms none cutmix mixup+cutmix network)
+    echo "== Training without mixing, with CutMix, with Mixup + CutMix and with SAGE, whose saliency comes from the package's network"
     printf '%s\n' 0 1 2 | OMP_NUM_THREADS=1 xargs -P 2 -I{} $python "${study[@]}" --seeds {} 2>&1 |
         grep --line-buffered ", seed " || true
     $python "${study[@]}" --seeds 0 1 2 --plot quickstart/comparison.png --summary
