@@ -2,7 +2,7 @@
 # From a bare machine to a run with SAGE and a picture of what it mixes: small photographs of ten objects, at most three
 # minutes on two cores after the install, no download but the packages.
 #   bash scripts/quickstart.sh
-#   bash scripts/quickstart.sh compare      SAGE against timm's mixing, three seeds each: some ten minutes more
+#   bash scripts/quickstart.sh compare      SAGE beside no mixing and timm's, three seeds each: some ten minutes more
 # Everything is written to quickstart/; what is there already is reused. PYTHON=python bash scripts/quickstart.sh runs it
 # in an environment that has the package with the extra `dev`, in place of a new one in .venv.
 set -euo pipefail
