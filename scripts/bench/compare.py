@@ -1,42 +1,36 @@
 """Compare the methods on one set of images and one saliency source: saliency retained, time, memory.
 
-    python -m scripts.bench.compare [--data-dir FOLDER] [--saliency NAME] [--json FILE]
+    OMP_NUM_THREADS=1 python -m scripts.bench.compare [--data-dir FOLDER] [--saliency NAME]
 
-The saliency is the default one; where its weights cannot be loaded and no other is asked for, 'spectral', which needs
-none. Saliency retained is a mean over `--batches` batches, mixed per element (mode 'elem'),
-with the same seeds for every method; each has its default settings. An output is left whole where one image has 99 % of
-its label. Time is of a call in timm's default mode 'batch', saliency included, after `WARM_UP` calls, measured in turn
-with timm's Mixup; memory is the peak of one more call beyond what stood before it.
+Saliency retained is a mean over `--batches` batches, mixed per element (mode 'elem'), with the same seeds for every
+method; each has its default settings. An output is left whole where one image has 99 % of its label. Time, that of the
+process on a CPU, is of a call in timm's default mode 'batch', saliency included, in turn with timm's Mixup; memory is
+the peak of one more call beyond what stood before it.
 """
 
 import argparse
-import json
 import sys
 from datetime import date
-from pathlib import Path
 
 import numpy as np
-import timm
 import torch
+from timm.data import Mixup
 from torchvision.transforms import v2
 
 from sage_timm import create_mixup, create_saliency
 from sage_timm.methods import METHODS
-from sage_timm.saliency import DEFAULT_SOURCE
+from sage_timm.options import SALIENCY_FLAGS, saliency_settings
 from sage_timm.visualize import load_images
+from scripts.objects import FOLDERS
 
-from .measure import machine, peak_memory, timed
+from .measure import machine, peak_memory, spread, timed
 
-WARM_UP = 3
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 
 
 def sample_images(count, size):
     """Crop scikit-image's sample photographs at random: [count, 3, size, size] in [0, 1]."""
-    import skimage.data
-
-    folder = Path(skimage.data.__file__).parent
-    photos = [load_images([str(folder / name)] * 2, 1, 400)[0][0] for name in PHOTOS]
+    photos = [load_images([str(FOLDERS[0] / name)] * 2, 1, 400)[0][0] for name in PHOTOS]
     crop = v2.RandomResizedCrop(size, scale=(0.4, 1.0), antialias=True)
     torch.manual_seed(0)
     return torch.stack([crop(photos[i % len(photos)]) for i in range(count)])
@@ -59,96 +53,68 @@ def retained(name, saliency, images, batches):
     return torch.cat(rows).mean(0).tolist()
 
 
-def load_saliency(args, channels):
-    """Create the source that the flags ask for; without flags, 'spectral' where the default cannot be loaded."""
-    settings = dict(mean=(0.0,) * channels, std=(1.0,) * channels)
-    asked = dict(model=args.saliency_model, checkpoint=args.saliency_checkpoint, size=args.saliency_size)
-    try:
-        return create_saliency(args.saliency or DEFAULT_SOURCE, **asked, **settings)
-    except RuntimeError as error:
-        if args.saliency or any(asked.values()):
-            raise
-        print(f"spectral saliency in place of the default: {error}", file=sys.stderr)
-        return create_saliency("spectral", **settings)
-
-
-def compare(args):
-    device = torch.device(args.device)
-    if args.data_dir:
-        images, _ = load_images([args.data_dir], args.batch_size, args.size)
-    else:
-        images = sample_images(args.batch_size, args.size)
-    images = images.to(device)
-    saliency = load_saliency(args, images.shape[1])
-    target = torch.arange(len(images), device=device) % 10
-    theirs = timm.data.Mixup(num_classes=10)
-    results = []
+def compare(args, images, saliency):
+    """Measure every method: a row for each."""
+    target = torch.arange(len(images), device=images.device) % 10
+    even, theirs = len(images) // 2 * 2, Mixup(num_classes=10)
     for name in METHODS:
         print(f"{name} ...", file=sys.stderr, flush=True)
         mixup = create_mixup(name, num_classes=10, saliency=saliency)
         own, partner, lam, whole = retained(name, saliency, images, args.batches)
-        calls = {
-            "timm": lambda: theirs(images[: len(images) // 2 * 2].clone(), target[: len(images) // 2 * 2]),
-            "ours": lambda mixup=mixup: mixup(images, target),
-        }
-        for call in calls.values():
-            for _ in range(WARM_UP):
-                call()
-        times = timed(calls, device, args.repeats)
-        row = {"method": name, "own": own, "partner": partner, "lam": lam, "whole": whole, "ms": times["ours"]}
-        row |= {"timm_ms": times["timm"], "ratio": times["ours"][0] / times["timm"][0]}
-        row["MiB"] = peak_memory(calls["ours"], device)
-        results.append(row)
-    return images, saliency, results
+        calls = {"timm": lambda: theirs(images[:even].clone(), target[:even])}
+        calls["ours"] = lambda mixup=mixup: mixup(images, target)
+        times = {which: spread(each) for which, each in timed(calls, images.device, args.repeats).items()}
+        memory = peak_memory(calls["ours"], images.device)
+        row = {"method": name, "own": own, "partner": partner, "lam": lam, "whole": whole}
+        yield row | {"ms": times["ours"], "timm_ms": times["timm"], "MiB": memory}
 
 
 def table(results):
     """Write the results as a Markdown table."""
     lines = [
         "| method | retained of the own object | of the partner's | sum | own label | outputs left whole "
-        "| ms per batch (10 to 90 %) | timm's Mixup beside it | ratio | peak MiB |",
-        "|" + "---|" * 10,
+        "| ms per batch (10 to 90 %) | timm's Mixup beside it | peak MiB |",
+        "|" + "---|" * 9,
     ]
     for r in results:
         ours, theirs = (f"{middle:.1f} ({low:.1f} to {high:.1f})" for middle, low, high in (r["ms"], r["timm_ms"]))
         lines.append(
             f"| {r['method']} | {r['own']:.3f} | {r['partner']:.3f} | {r['own'] + r['partner']:.3f} | {r['lam']:.2f} | "
-            f"{r['whole']:.1%} | {ours} | {theirs} | {r['ratio']:.1f} | {r['MiB']:.0f} |"
+            f"{r['whole']:.1%} | {ours} | {theirs} | {r['MiB']:.0f} |"
         )
     return "\n".join(lines)
 
 
-def build_parser():
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--data-dir", metavar="FOLDER", help="images (default: crops of scikit-image's photographs)")
-    parser.add_argument("--json", metavar="FILE", help="write all figures there")
-    parser.add_argument(
-        "--saliency", choices=("feature", "gradient", "spectral"), help="feature; spectral if it cannot be loaded"
-    )
-    parser.add_argument("--saliency-model", metavar="NAME", help="timm model")
-    parser.add_argument("--saliency-checkpoint", metavar="PATH", help="local weights of the saliency model")
-    parser.add_argument("--saliency-size", type=int, metavar="N", help="side at which the saliency is computed")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--size", type=int, default=224, metavar="N", help="side of the images in pixels")
-    parser.add_argument("--batches", type=int, default=20)
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    return parser
-
-
 def main(argv=None):
-    args = build_parser().parse_args(argv)
+    """Print the table; return its rows."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.bench.compare",
+        description=__doc__.split("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--data-dir", metavar="FOLDER", help="images; None: crops of scikit-image's photographs")
+    for flag, settings in SALIENCY_FLAGS.items():
+        parser.add_argument(flag, **settings)
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images in a batch")
+    parser.add_argument("--size", type=int, default=224, metavar="N", help="side of the images in pixels")
+    parser.add_argument("--batches", type=int, default=20, metavar="N", help="that saliency retained is a mean over")
+    parser.add_argument("--repeats", type=int, default=15, metavar="N", help="timed calls")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+    args = parser.parse_args(argv)
     try:
-        images, saliency, results = compare(args)
+        if args.data_dir:
+            images, _ = load_images([args.data_dir], args.batch_size, args.size)
+        else:
+            images = sample_images(args.batch_size, args.size)
+        channels = images.shape[1]
+        saliency = create_saliency(**saliency_settings(vars(args)), mean=(0.0,) * channels, std=(1.0,) * channels)
+        results = list(compare(args, images.to(args.device), saliency))
     except (OSError, RuntimeError, TypeError, ValueError, ImportError) as error:
         sys.exit(f"error: {error}")
     size = " x ".join(map(str, images.shape))
-    head = f"{machine(torch.device(args.device))}, {date.today()}; images {size}; saliency: {saliency!r}"
-    print(f"{head}\n\n{table(results)}")
-    if args.json:
-        Path(args.json).write_text(json.dumps({"machine": head, "results": results}, indent=1))
+    print(f"{machine(torch.device(args.device))}, {date.today()}; images {size}; saliency: {saliency!r}\n")
+    print(table(results))
+    return results
 
 
 if __name__ == "__main__":

@@ -42,37 +42,44 @@ def operations(function):
     return mode.count
 
 
-def synchronise(device):
+def clock(device):
+    """Seconds: wall clock on a GPU; on a CPU those of this process over all threads, whatever else the machine does."""
     if device.type == "cuda":
         torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
 
 
 def timed(functions, device, repeats, calls=1):
-    """Time the named functions in turn; return per name the median, the 10th and the 90th percentile, in ms.
+    """Time the named functions in turn, after two rounds to warm up: a tensor [repeats] of ms for each name.
 
     One time is that of `calls` calls in a row, divided by them; a GPU may be busy with one when the next begins.
     """
     times = {name: [] for name in functions}
     for repeat in range(repeats + 2):
         for name, function in functions.items():
-            synchronise(device)
-            start = time.perf_counter()
+            start = clock(device)
             for _ in range(calls):
                 function()
-            synchronise(device)
+            seconds = clock(device) - start
             if repeat >= 2:
-                times[name].append(1000 * (time.perf_counter() - start) / calls)
-    return {name: torch.tensor(t).quantile(torch.tensor([0.5, 0.1, 0.9])).tolist() for name, t in times.items()}
+                times[name].append(1000 * seconds / calls)
+    return {name: torch.tensor(each) for name, each in times.items()}
+
+
+def spread(times):
+    """Return the median, the 10th and the 90th percentile."""
+    return times.quantile(torch.tensor([0.5, 0.1, 0.9])).tolist()
 
 
 def peak_memory(function, device):
     """Measure the memory in MiB that a call takes beyond what stood before it."""
     if device.type == "cuda":
-        synchronise(device)
+        torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         function()
-        synchronise(device)
+        torch.cuda.synchronize()
         return (torch.cuda.max_memory_allocated() - before) / MIB
     page, done, peak = os.sysconf("SC_PAGE_SIZE"), threading.Event(), 0
 

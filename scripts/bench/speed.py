@@ -1,20 +1,18 @@
-"""Time the search, a call and a training step, each against its alternative in the same process.
+"""Time the search, the saliency, a call and a training step, each beside its alternatives in the same process.
 
-    python -m scripts.bench.speed [--json FILE] [--against FILE]
+    OMP_NUM_THREADS=1 python -m scripts.bench.speed [PART ...]
 
-Alternatives are timed in turn, A B A B (the search: one after the other), after a warm-up, the device synchronised
-around each call, on CUDA around ten training steps in a row. Printed are the median with the 10th and 90th percentile,
-peak memory of one more call (allocated on CUDA; growth of the process on CPU), and the number of operations, views
-apart, that a call hands to the device. A compiled step is timed on CUDA alone;
-Puzzle Mix needs the extra `methods`.
+Alternatives are timed in turn, A B A B, after a warm-up: on a CPU by the time of the process, over all threads, on CUDA
+by the clock, ten steps in a row. Printed are the median with the 10th and 90th percentile, the median of the ratios
+within a round, peak memory of one more call (allocated on CUDA; growth of the process on a CPU), and the number of
+operations, views apart, that a call hands to the device. 'feature' is that of the teacher, tf_efficientnet_lite0 with
+ImageNet weights, at 112 px; 'network' is the package's.
 """
 
 import argparse
-import json
-import runpy
+from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import date
-from pathlib import Path
 
 import timm
 import torch
@@ -23,19 +21,19 @@ from timm.loss import SoftTargetCrossEntropy
 
 from sage_timm import SageMixup, create_mixup, create_saliency
 from sage_timm.methods.sage_search import TIE, rearrange, retained_saliency
-from sage_timm.saliency.auxiliary import DEFAULT_MODEL
 from sage_timm.tensors import gaussian_blur, unit_mass
+from scripts.saliency.teacher import packaged_model
 
 from .certify import certify
-from .measure import machine, operations, peak_memory, timed
+from .measure import machine, operations, peak_memory, spread, timed
 
-# Calls that are timed: title, method, saliency (None: the default).
-CALLS = (
-    ("SageMixup", "sage", None),
-    ("SageMixup, spectral", "sage", "spectral"),
-    ("Puzzle Mix", "puzzlemix", None),
-    ("Co-Mixup", "comixup", None),
-)
+CALLS = {"SAGE": "sage", "Puzzle Mix": "puzzlemix", "Co-Mixup": "comixup"}
+
+
+def create_sources():
+    """Create the saliency sources by name."""
+    teacher = create_saliency("feature", model=packaged_model(), size=112, mean=(0.0,) * 3, std=(1.0,) * 3)
+    return {"network": create_saliency(), "feature": teacher, "spectral": create_saliency("spectral")}
 
 
 def search_in_a_loop(own, other, fraction=0.01):
@@ -59,22 +57,24 @@ def search_in_a_loop(own, other, fraction=0.01):
     return torch.stack([dy[best], dx[best]], 1)
 
 
-def report(title, functions, device, repeats, in_turn=True, calls=1, **extra):
-    blocks = [functions] if in_turn else [{name: function} for name, function in functions.items()]
-    times = {name: each for block in blocks for name, each in timed(block, device, repeats, calls).items()}
+def report(title, functions, device, repeats, calls=1, **extra):
+    """Measure the functions, print it, and return the figures."""
+    times = timed(functions, device, repeats, calls)
     memory = {name: peak_memory(function, device) for name, function in functions.items()}
     launched = {name: operations(function) for name, function in functions.items()}
+    first = next(iter(functions))
+    ratios = {name: (each / times[first]).median().item() for name, each in times.items()}
     print(f"\n{title}")
-    for name, (median, low, high) in times.items():
-        span, size = f"({low:.2f} to {high:.2f})", f"{memory[name]:8.0f} MiB"
-        print(f"  {name:42} {median:9.2f} ms  {span}  {size}  {launched[name]:6} operations")
-    first, *others = functions
-    ratios = {name: times[name][0] / times[first][0] for name in others}
-    for name, ratio in ratios.items():
-        print(f"  {name} / {first}: {ratio:.3f}")
+    for name, each in times.items():
+        median, low, high = spread(each)
+        print(
+            f"  {name:36} {median:9.2f} ms  {f'({low:.2f} to {high:.2f})':22} {ratios[name]:8.3f} times"
+            f"{memory[name]:8.0f} MiB {launched[name]:6} operations"
+        )
     for key, value in extra.items():
         print(f"  {key.replace('_', ' ')}: {value}")
-    return {"title": title, "ms": times, "MiB": memory, "operations": launched, "ratios": ratios, **extra}
+    spreads = {name: spread(each) for name, each in times.items()}
+    return {"title": title, "ms": spreads, "ratios": ratios, "MiB": memory, "operations": launched, **extra}
 
 
 def pair_of_maps(batch, size, device):
@@ -84,111 +84,96 @@ def pair_of_maps(batch, size, device):
     return 0.35 * own, 0.65 * other
 
 
-def search(size, batch, loop, device, repeats, earlier=None):
-    own, other = pair_of_maps(batch, size, device)
-    functions = {"all translations, FFT": lambda: rearrange(own, other)}
-    translation = rearrange(own, other)
-    certified = certify(own, other, translation)
-    retained = retained_saliency(own, other, translation[:, None])[:, 0]
-    extra = {"certified_optimal": f"{int(certified.sum())} of {batch}", "retained": round(float(retained.mean()), 4)}
-    if loop:
-        functions["1 % of them, loop over the images"] = lambda: search_in_a_loop(own, other)
-        sampled = retained_saliency(own, other, search_in_a_loop(own, other)[:, None])[:, 0]
-        if not (retained >= sampled - TIE).all():
-            raise AssertionError("the search over all translations retains less than the sample")
-        extra["retained_by_the_1_%"] = round(float(sampled.mean()), 4)
-    if earlier:
-        functions["all translations, the earlier search"] = lambda: earlier(own, other)
-    title = f"(a) search, {size} x {size} grid, batch {batch}, {(2 * size - 1) ** 2} translations"
-    # The loop's memory, of a GiB, would leave the allocator in a state that no user of the search meets.
-    return report(title, functions, device, repeats, in_turn=False, **extra)
+def search(device, repeats, tiny):
+    """Time the search over all translations beside the authors' sample."""
+    for size, loop in ((8, True), (12, False)) if tiny else ((24, True), (64, True), (224, False)):
+        batch = 2 if tiny else 64
+        own, other = pair_of_maps(batch, size, device)
+        functions = {"all translations, FFT": lambda a=own, b=other: rearrange(a, b)}
+        translation = rearrange(own, other)
+        retained = retained_saliency(own, other, translation[:, None])[:, 0]
+        extra = {"certified_optimal": f"{int(certify(own, other, translation).sum())} of {batch}"}
+        extra["retained"] = round(float(retained.mean()), 4)
+        if loop:
+            functions["1 % of them, loop over the images"] = lambda a=own, b=other: search_in_a_loop(a, b)
+            sampled = retained_saliency(own, other, search_in_a_loop(own, other)[:, None])[:, 0]
+            if not (retained >= sampled - TIE).all():
+                raise AssertionError("the search over all translations retains less than the sample")
+            extra["retained_by_the_1_%"] = round(float(sampled.mean()), 4)
+        title = f"search, {size} x {size} grid, batch {batch}, {(2 * size - 1) ** 2} translations"
+        yield report(title, functions, device, repeats, **extra)
 
 
-def auxiliary():
-    """Create the default saliency; its speed does not depend on the weights, which are random."""
-    torch.manual_seed(0)
-    model = timm.create_model(DEFAULT_MODEL)
-    return create_saliency(model=model, size=112, mean=(0.0,) * 3, std=(1.0,) * 3)
+def saliency(device, repeats, tiny):
+    """Time the sources."""
+    size, batch = 32 if tiny else 224, batch_size(device, tiny)
+    images = torch.rand(batch, 3, size, size, device=device)
+    functions = {name: lambda source=source: source(images) for name, source in create_sources().items()}
+    yield report(f"saliency, {batch} images of {size} x {size}", functions, device, repeats)
 
 
-def call(batch, size, device, repeats):
-    images, target = torch.randn(batch, 3, size, size, device=device), torch.arange(batch, device=device) % 1000
-    theirs, saliency = Mixup(mode="elem", mixup_alpha=0.8), auxiliary()
-    functions = {
-        "timm Mixup": lambda: theirs(images.clone(), target),
-        "the default saliency alone": lambda: saliency(images),
-    }
-    for title, method, source in CALLS:
-        mixup = create_mixup(method, mode="elem", saliency=source or saliency)
-        mixed, weights = mixup(images, target)
-        if not (mixed.isfinite().all() and torch.allclose(weights.sum(1), torch.ones_like(weights[:, 0]))):
-            raise AssertionError("a mixed batch must be finite and its target rows sum to 1")
-        functions[title] = lambda mixup=mixup: mixup(images, target)
-    return report(f"(b) one call, elem mode, {batch} images of {size} x {size}", functions, device, repeats)
+def call(device, repeats, tiny):
+    """Time a call of the methods by the package's network, beside timm's Mixup."""
+    batch = batch_size(device, tiny)
+    for size in (32,) if tiny else (32, 224):
+        images, target = torch.randn(batch, 3, size, size, device=device), torch.arange(batch, device=device) % 1000
+        theirs = Mixup(mode="elem", mixup_alpha=0.8)
+        functions = {"timm Mixup": lambda x=images, y=target, theirs=theirs: theirs(x.clone(), y)}
+        for title, method in CALLS.items():
+            mixup = create_mixup(method, mode="elem")
+            mixed, weights = mixup(images, target)
+            if not (mixed.isfinite().all() and torch.allclose(weights.sum(1), torch.ones_like(weights[:, 0]))):
+                raise AssertionError("a mixed batch must be finite and its target rows sum to 1")
+            functions[title] = lambda x=images, y=target, mixup=mixup: mixup(x, y)
+        yield report(f"a call, mode elem, {batch} images of {size} x {size}", functions, device, repeats)
 
 
-def step(name, batch, size, device, repeats, compiled=False):
-    model = timm.create_model(name).to(device, memory_format=torch.channels_last).train()
-    optimizer, loss_fn = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9), SoftTargetCrossEntropy()
-    model = torch.compile(model) if compiled else model
-    images = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
-    target = torch.arange(batch, device=device) % 1000
-    cuda = device.type == "cuda"
+def step(device, repeats, tiny):
+    """Time training steps with timm's Mixup and with SAGE by each source."""
+    batch, size, cuda = batch_size(device, tiny), 32 if tiny else 224, device.type == "cuda"
+    for name in ("test_resnet",) if tiny else ("resnet18", "resnet50"):
+        model = timm.create_model(name).to(device, memory_format=torch.channels_last).train()
+        optimizer, loss_fn = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9), SoftTargetCrossEntropy()
+        images = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
+        target = torch.arange(batch, device=device) % 1000
 
-    def training_step(mixup):
-        x, weights = mixup(images.clone(), target)
-        with torch.autocast("cuda", torch.bfloat16) if cuda else nullcontext():
-            loss = loss_fn(model(x), weights)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        def training_step(mixup, model=model, optimizer=optimizer, loss_fn=loss_fn, images=images, target=target):
+            x, weights = mixup(images.clone(), target)
+            with torch.autocast("cuda", torch.bfloat16) if cuda else nullcontext():
+                loss = loss_fn(model(x), weights)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
 
-    theirs, saliency = Mixup(mixup_alpha=0.8), auxiliary()
-    functions = {"step with timm Mixup": lambda: training_step(theirs)}
-    for title, source in (("step with SageMixup", saliency), ("step with SageMixup, spectral", "spectral")):
-        ours = SageMixup(mixup_alpha=0.8, saliency=source)
-        functions[title] = lambda ours=ours: training_step(ours)
-    how = ("bf16 autocast" if cuda else "float32") + (", compiled" if compiled else "")
-    title = f"(c) {name} step, {batch} images of {size} x {size}, channels_last, {how}"
-    return report(title, functions, device, repeats, calls=10 if cuda else 1)
+        mixups = {"timm Mixup": Mixup(mixup_alpha=0.8)}
+        mixups |= {f"SAGE, {kind}": SageMixup(0.8, saliency=source) for kind, source in create_sources().items()}
+        functions = {title: lambda step=training_step, mixup=mixup: step(mixup) for title, mixup in mixups.items()}
+        how = "bf16 autocast" if cuda else "float32"
+        title = f"a step of {name}, {batch} images of {size} x {size}, channels_last, {how}"
+        yield report(title, functions, device, repeats, calls=10 if cuda else 1)
 
 
-def build_parser():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def batch_size(device, tiny):
+    """Return the number of images in a batch."""
+    return 4 if tiny else 128 if device.type == "cuda" else 32
+
+
+PARTS = {part.__name__: part for part in (step, saliency, call, search)}
+
+
+def main(argv: Sequence[str] | None = None):
+    """Time the parts that are asked for; return their figures."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.bench.speed", description=__doc__.split("\n")[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", metavar="FILE", help="write all figures there")
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--against", metavar="FILE", help="earlier file with a `rearrange` to be timed, too")
+    parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--tiny", action="store_true", help="toy sizes, to see that everything runs")
-    return parser
-
-
-def main(argv=None):
-    args = build_parser().parse_args(argv)
+    args = parser.parse_args(argv)
+    if unknown := set(args.parts) - set(PARTS):
+        parser.error(f"PART must be one of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
     device = torch.device(args.device)
-    cuda = device.type == "cuda"
     print(f"{machine(device)}, {date.today()}")
-    grids = (
-        [(8, 2, True), (12, 2, False)]
-        if args.tiny
-        else [(32, 64, True), (64, 64, True), (112, 64, False), (224, 64, False)]
-    )
-    batch = 4 if args.tiny else 128 if cuda else 32
-    sizes, models = ((32,), ("test_resnet",)) if args.tiny else ((32, 64, 224), ("resnet18", "resnet50"))
-    if args.against and not Path(args.against).is_file():
-        raise SystemExit(f"error: --against must name a file with a `rearrange`, got {args.against}")
-    earlier = runpy.run_path(args.against)["rearrange"] if args.against else None
-    results = [search(grid, n, loop, device, args.repeats, earlier) for grid, n, loop in grids]
-    results += [call(batch, size, device, args.repeats) for size in sizes]
-    for model in models:
-        results += [
-            step(model, batch, sizes[-1], device, args.repeats, compiled)
-            for compiled in ((False, True) if cuda else (False,))
-        ]
-    if args.json:
-        Path(args.json).write_text(
-            json.dumps({"machine": machine(device), "date": str(date.today()), "results": results}, indent=1)
-        )
+    return [row for name in args.parts or PARTS for row in PARTS[name](device, args.repeats, args.tiny)]
 
 
 if __name__ == "__main__":

@@ -103,7 +103,9 @@ def read(path: Path, boxes: list[list[float]]) -> tuple[torch.Tensor, torch.Tens
         with Image.open(path) as picture:
             image = transforms.pil_to_tensor(picture.convert("RGB"))
     except OSError as error:
-        raise SystemExit(f"error: {path} must be a whole picture ({error}); remove it, and the same command goes on") from None
+        raise SystemExit(
+            f"error: {path} must be a whole picture ({error}); remove it, and the same command goes on"
+        ) from None
     mask = torch.zeros_like(image[:1], dtype=torch.float32)
     for left, top, right, bottom in boxes:
         mask[:, round(top) : round(bottom) + 1, round(left) : round(right) + 1] = 1

@@ -12,8 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sage_timm.methods import sage_search
-from scripts import pictures
+from scripts import objects, pictures
 from scripts.bench import speed
 
 ROOT = Path(__file__).parent.parent.parent
@@ -27,60 +26,65 @@ def test_pictures(tmp_path):
             assert drawn.size == kept.size, f"{name} was not redrawn"
 
 
+def test_objects(tmp_path, monkeypatch):
+    """Frames of every object, small in view; the same ones each time."""
+    monkeypatch.setattr(objects, "SPLITS", {"train": 2, "validation": 1})
+    for folder in ("once", "again"):
+        objects.main([str(tmp_path / folder)])
+    files = sorted(path.relative_to(tmp_path / "once") for path in tmp_path.glob("once/*/*/*.png"))
+    assert len(files) == 30 and {path.parts[1] for path in files} == set(objects.OBJECTS)
+    for path in files:
+        assert (tmp_path / "once" / path).read_bytes() == (tmp_path / "again" / path).read_bytes()
+
+
 @pytest.mark.slow
 def test_quickstart(tmp_path):
-    """The main job in a fresh copy, with this environment as its .venv; a second run reuses what is there.
+    """The script in a fresh copy, with this environment as PYTHON; a second run reuses what is there.
 
-    It trains for fewer epochs than it does for its user, who waits some minutes.
+    It trains for fewer epochs than it does for its user.
     """
     for name in ("sage_timm", "scripts", "pyproject.toml"):
         source = ROOT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
     script = tmp_path / "scripts" / "quickstart.sh"
-    text = script.read_text()
-    for long, short in (
-        ("--epochs 16", "--epochs 6"),
-        ("--epochs 120 --auxiliary-epochs 60", "--epochs 4 --auxiliary-epochs 2"),
-    ):
-        assert text.count(long) == 1
-        text = text.replace(long, short)
+    text, found = re.subn(r"--epochs \d+", "--epochs 1", script.read_text().replace("--warmup-epochs 2", ""))
+    assert found == 2
     script.write_text(text)
-    (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    (tmp_path / ".venv" / "bin" / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    (tmp_path / ".venv" / "bin" / "python").chmod(0o755)
-    shutil.copy(ROOT / "pyproject.toml", tmp_path / ".venv" / "installed")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
 
-    def run():
-        result = subprocess.run(["bash", str(script)], capture_output=True, text=True, env=environment, timeout=900)
+    def run(*arguments):
+        command = ["bash", str(script), *arguments]
+        result = subprocess.run(command, capture_output=True, text=True, env=environment | {"OMP_NUM_THREADS": "1"})
         assert result.returncode == 0, result.stderr[-3000:]
         return result.stdout, result.stderr
 
     out, err = run()
-    *_, last = (tmp_path / "quickstart" / "auxiliary" / "summary.csv").read_text().splitlines()
-    assert float(last.split(",")[-1]) > 20, "the auxiliary has learned"
-    rows = re.findall(r"^\| (no mixing|mixup\+cutmix|SAGE, feature) \| 3 \| ([\d.]+) ± .*\|$", out, re.MULTILINE)
+    assert "sage_timm: SAGE" in err and "saliency: network" in err and "arning" not in err
+    assert (tmp_path / "quickstart" / "run" / "model_best.pth.tar").exists() and "quickstart/mixed.png" in out
+    again, _ = run()
+    assert "== Training" in out and "== Training" not in again and "== Making" not in again
+    out, _ = run("compare")
+    rows = re.findall(r"^\| (mixup\+cutmix|cutmix|SAGE, network) \| 3 \| ([\d.]+) ± .*\|$", out, re.MULTILINE)
     runs = [json.loads(line) for line in (tmp_path / "quickstart" / "runs.jsonl").read_text().splitlines()]
-    for arm, name in (("none", "no mixing"), ("mixup+cutmix", "mixup+cutmix"), ("feature", "SAGE, feature")):
+    for arm, name in (("cutmix", "cutmix"), ("mixup+cutmix", "mixup+cutmix"), ("network", "SAGE, network")):
         accuracies = [run["accuracy"] for run in runs if run["arm"] == arm]
         assert len(accuracies) == 3 and float(dict(rows)[name]) == pytest.approx(sum(accuracies) / 3, abs=0.01)
-    assert re.findall(r"^SAGE, feature against (.+?): .*standard error", out, re.MULTILINE)
-    assert "sage_timm: SAGE" in err and "feature of test_resnet, weights of quickstart/auxiliary" in err
+    assert re.findall(r"^SAGE, network against (.+?): .*standard error", out, re.MULTILINE)
     for name, width in (("mixed", 800), ("comparison", 500)):
         with Image.open(tmp_path / "quickstart" / f"{name}.png") as picture:
             assert picture.width > width and len(picture.convert("L").getcolors()) > 50
-    again, _ = run()
-    assert "== 2" not in again and "auxiliary model, seed" not in again and out[out.index("| arm") :] in again
 
 
-def test_benchmark(tmp_path, capsys):
-    files = ["--json", str(tmp_path / "figures.json"), "--against", sage_search.__file__]
-    speed.main(["--tiny", "--repeats", "2", "--device", "cpu", *files])
-    figures = json.loads((tmp_path / "figures.json").read_text())
-    assert [r["title"][:3] for r in figures["results"]] == ["(a)", "(a)", "(b)", "(c)"]
-    assert all(low <= median <= high for r in figures["results"] for median, low, high in r["ms"].values())
-    out = capsys.readouterr().out
-    assert "SageMixup / timm Mixup" in out and "MiB" in out and "the earlier search / all translations" in out
+def test_benchmark(capsys):
+    figures = speed.main(["--tiny", "--repeats", "2", "--device", "cpu"])
+    assert [row["title"].split()[0].strip(",") for row in figures] == ["a", "saliency", "a", "search", "search"]
+    for row in figures:
+        assert all(0 < low <= median <= high for median, low, high in row["ms"].values())
+        assert next(iter(row["ratios"].values())) == 1
+    assert set(figures[1]["ms"]) == {"network", "feature", "spectral"}
+    assert figures[1]["title"] in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        speed.main(["steps"])
 
 
 def test_the_benchmarks_loop_agrees_with_brute_force():
