@@ -43,7 +43,7 @@ cat <<END
 
 Look at   quickstart/mixed.png        images, where the network sees their objects, and what SAGE makes of each pair
           quickstart/run/summary.csv  loss and validation accuracy of each epoch; the weights stand beside it
-Go on by  $python -m sage_timm.visualize FOLDER -o mixed.html   whether it finds the objects in images of yours
+Go on by  $python -m sage_timm.visualize FOLDER -o mixed.png   whether it finds the objects in images of yours
           $python -m sage_timm train.py ... --sage              your own training: README.md, "Use"
           bash scripts/quickstart.sh compare        whether SAGE pays here
 END

@@ -6,8 +6,8 @@ FOLDER is one of photographs, as for `python -m scripts.saliency`, with a boxes.
 each photograph stands small on a texture, as in the study. Photographs are cropped to their middle square and shown at
 224 px; those whose boxes cover less than 0.3 or more than 60 % of it are left out (--share). A source is 'network'
 (or a file that `scripts.saliency` wrote), 'teacher' (or a classifier's checkpoint, .pth), 'gradient' (of the teacher)
-or 'spectral', with the side in pixels at which it looks. Given are the share of the maps' mass on the objects, the share of maps whose highest cell lies on
-one, and milliseconds per image on one CPU thread.
+or 'spectral', with the side in pixels at which it looks. Given are the share of the maps' mass on the objects, the
+share of maps whose highest cell lies on one, and milliseconds per image on one CPU thread.
 """
 
 import argparse
