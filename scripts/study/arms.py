@@ -179,6 +179,7 @@ class Control(Saliency):
             way = "set --boxes or --object-share, without --randaugment"
             raise ValueError(f"{self.kind} must know where the objects are; {way}")
         mask = self.truth.mask.float()
+        mask = torch.where(mask.amax((1, 2, 3), keepdim=True) > 0, mask, 1)  # a crop may have lost the object
         return mask if self.kind == "oracle" else mask.roll(1, 0)
 
 

@@ -176,9 +176,9 @@ def check_as_timms(case, images, target, mixed, weights):
     assert (close | ~expected.isfinite()).all() and (weights - expected_weights).abs().max() < 1e-5
 
 
-def check_as_the_reference(case, images, arguments, plan, lam):
+def check_as_the_reference(images, rows, arguments, plan, lam):
     """SAGE's masks are those of the loops in float64, at the translations that were found."""
-    maps = arguments["saliency"](images, None).float().nan_to_num(0, 0, 0).clamp_min(0)
+    maps = arguments["saliency"](images, rows).float().nan_to_num(0, 0, 0).clamp_min(0)
     if maps.shape[-2:] != images.shape[-2:]:
         return
     for i, j in enumerate(range(len(images) - 1, -1, -1)):
@@ -234,7 +234,7 @@ def check_fit(case):
     if case["method"] in ("mixup", "cutmix") and count % 2 == 0 and target.ndim == 1:
         check_as_timms(case, images, target, mixed, weights)
     if case["method"] == "sage" and plan is not None and draw.by_method.all() and plan.lam.shape[1] == 2:
-        check_as_the_reference(case, images, arguments, plan, draw.lam)
+        check_as_the_reference(images, rows, arguments, plan, draw.lam)
     FIT.update((what, str(case[what])) for what in COUNTED)
 
 
