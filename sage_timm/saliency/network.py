@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ..checks import check_count, first_line
+from ..checks import check_count
 from ..tensors import resize
 from .base import Saliency
 
@@ -60,8 +60,8 @@ def _enlarged(features: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 def standardized(images: torch.Tensor) -> torch.Tensor:
     """Return images [B, C, h, w] as the network sees them: [B, 3, h, w] of mean 0 per channel and deviation 1 in all.
 
-    So the maps don't depend on how the images are normalised, as long as it is alike in all channels up to a shift.
-    Grey images are repeated; of other than 3 channels the mean is, for what is in any of them is in the mean.
+    So the maps don't depend on how the images are normalised, as long as all channels are scaled alike, as nearly they
+    are by ImageNet's statistics. One channel is repeated; of any number but 1 and 3 the mean over channels is.
     """
     if images.shape[1] != 3:
         images = images.mean(1, keepdim=True).expand(-1, 3, -1, -1)
@@ -94,8 +94,10 @@ class Network(Saliency):
         self._elsewhere: dict[torch.device, SaliencyNetwork] = {}
 
     def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
-        """Predict the maps, each of sum 1; the target is not used."""
-        logits = self.network_on(images.device)(standardized(resize(images, self.seen(*images.shape[-2:]))))
+        """Predict the maps, each of sum 1, flat for an image without contrast; the target is not used."""
+        pixels = standardized(resize(images, self.seen(*images.shape[-2:])))
+        blank = pixels.std((1, 2, 3), keepdim=True) < 0.5  # else it is 1
+        logits = self.network_on(images.device)(pixels).masked_fill(blank, 0)
         return logits.flatten(2).softmax(2).view_as(logits)
 
     def seen(self, height: int, width: int) -> tuple[int, int]:
@@ -122,7 +124,7 @@ class Network(Saliency):
 def is_network(path: str | os.PathLike) -> bool:
     """Whether a file holds weights that `save_network` wrote."""
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(os.fspath(path), "pt") as file:
             return (file.metadata() or {}).get("format", "").startswith(FORMAT)
     except (OSError, SafetensorError):
         return False
@@ -142,10 +144,12 @@ def load_network(path: str | os.PathLike) -> SaliencyNetwork:
         with torch.device("meta"):
             network = SaliencyNetwork(len(weights["fine.0.0.weight"]))
         network.load_state_dict({name: weight.float() for name, weight in weights.items()}, assign=True)
+        if not all(weight.isfinite().all() for weight in network.parameters()):
+            raise RuntimeError("a weight is not finite")
     except (SafetensorError, KeyError, RuntimeError) as error:
         raise ValueError(
             f"`checkpoint` must hold weights that scripts.saliency wrote, got {os.fspath(path)!r} "
-            f"({first_line(error)}); for a classifier's weights use 'feature' saliency"
+            f"({' '.join(str(error).split())[:200]}); for a classifier's weights use 'feature' saliency"
         ) from error
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 

@@ -22,7 +22,7 @@ from sage_timm.tensors import resize, unit_mass
 from scripts.study.__main__ import number
 from scripts.study.arms import map_quality
 
-from .lessons import Lesson, prepare
+from .lessons import Lesson, folder_and_count, prepare
 from .teacher import create_teacher
 from .training import Trainer, folded
 
@@ -36,7 +36,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("out", type=Path, metavar="OUT.safetensors", help="the weights to write")
-    add("--images", nargs="+", required=True, metavar="FOLDER[:COUNT]", help="folders of photographs")
+    add(
+        "--images",
+        nargs="+",
+        required=True,
+        type=folder_and_count,
+        metavar="FOLDER[:COUNT]",
+        help="folders of photographs",
+    )
     add("--teacher", metavar="NAME", help="timm model (default: tf_efficientnet_lite0 of a package, see docs)")
     add("--teacher-checkpoint", metavar="PATH", help="the teacher's weights, such as your own model's")
     add("--from-scratch", action="store_true", help="don't start from the package's weights")
@@ -49,6 +56,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--seed", type=number(int, 0), default=0)
     add("--picture", type=number(int, 0), default=8, metavar="N", help="photographs in the picture")
     args = parser.parse_args(argv)
+    if args.out.suffix != ".safetensors" or args.out.is_dir():
+        parser.error(f"OUT must be a file that ends in .safetensors, got {args.out}")
     args.steps = args.steps or (10_000 if args.from_scratch else 400)
     args.lr = args.lr or (3e-3 if args.from_scratch else 1e-3)
     return args
@@ -58,9 +67,8 @@ def load_lessons(args: argparse.Namespace) -> tuple[Lesson, Lesson]:
     """Prepare the photographs of all folders; return those to train on and those held out."""
     teacher = create_teacher(args.teacher, args.teacher_checkpoint)
     given, kept = [], []
-    for text in args.images:
-        folder, _, count = text.partition(":")
-        lesson = prepare(Path(folder), teacher, args.cache, int(count) if count else None)
+    for folder, count in args.images:
+        lesson = prepare(folder, teacher, args.cache, count)
         out = max(1, round(args.held_out * len(lesson)))
         given.append(lesson.part(slice(out, None)))
         kept.append(lesson.part(slice(None, out)))
@@ -73,6 +81,7 @@ def train(args: argparse.Namespace, lesson: Lesson) -> SaliencyNetwork:
     network = SaliencyNetwork() if args.from_scratch else load_network(WEIGHTS).requires_grad_()
     trainer = Trainer(network, lesson, args.steps, args.lr, args.small, args.precision == "bf16", args.seed)
     recipe = {key: value for key, value in vars(args).items() if key not in ("out", "cache", "picture")}
+    recipe["images"] = [f"{folder}:{count}" if count else str(folder) for folder, count in args.images]
     name = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:8]
     kept = args.cache / f"training-{name}.pt"
     if kept.is_file():
@@ -132,7 +141,7 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:
         raise SystemExit("interrupted; the same command goes on") from None
-    folders = ", ".join(Path(text).name for text in args.images)
+    folders = ", ".join(folder.name if count is None else f"{folder.name}:{count}" for folder, count in args.images)
     save_network(network, args.out, f"{args.steps} steps on {len(lesson)} photographs of {folders}")
     source = Network(args.out)
     print("\n".join(compare(source, held_out)))

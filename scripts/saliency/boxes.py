@@ -10,6 +10,7 @@ Tiny-ImageNet's have a line per photograph: its name, perhaps its class, left, t
 import argparse
 import json
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,22 @@ def of_tiny_imagenet(where: Path) -> dict[str, list[Box]]:
     return {line[0]: [[float(edge) for edge in line[-4:]]] for line in lines if len(line) > 4}
 
 
+def checked(read: Callable[[Path, Path], list[Box]], file: Path, photograph: Path) -> list[Box]:
+    """Read a file's boxes; SystemExit where it holds none that fit the photograph."""
+    with Image.open(photograph) as picture:
+        width, height = picture.size
+    try:
+        boxes = read(file, photograph)
+        middles = (((left + right) / 2, (top + bottom) / 2) for left, top, right, bottom in boxes)
+        if not all(0 <= x <= width and 0 <= y <= height for x, y in middles):
+            raise ValueError("a box has its middle outside")
+    except (OSError, SyntaxError, TypeError, ValueError) as error:
+        raise SystemExit(
+            f"error: {file} must hold the boxes of {photograph.name} ({error}); correct or remove it"
+        ) from None
+    return boxes
+
+
 READERS = {"masks": (of_mask, SUFFIXES), "voc": (of_voc, (".xml",)), "yolo": (of_yolo, (".txt",))}
 
 
@@ -72,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
     else:
         read, endings = READERS[kind]
         files = {file.stem: file for file in where.rglob("*") if file.suffix.lower() in endings}
-        boxes = {path.name: read(files[path.stem], path) for path in photographs if path.stem in files}
+        boxes = {path.name: checked(read, files[path.stem], path) for path in photographs if path.stem in files}
     if not any(boxes.values()):
         raise SystemExit(f"error: --{kind} must hold files named as the photographs of {args.folder}, got {where}")
     (args.folder / "boxes.json").write_text(json.dumps(boxes))

@@ -1,5 +1,6 @@
 """What a network is to learn: photographs, each with the map of a large classifier, and the objects' boxes if known."""
 
+import argparse
 import hashlib
 import json
 import os
@@ -64,12 +65,22 @@ class Lesson:
         return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
 
+def folder_and_count(text: str) -> tuple[Path, int | None]:
+    """Read FOLDER or FOLDER:COUNT; an argparse type."""
+    folder, _, count = text.partition(":")
+    if count and not (count.isdecimal() and int(count) > 0):
+        raise argparse.ArgumentTypeError(f"must be FOLDER or FOLDER:COUNT with a COUNT of at least 1, got {text}")
+    return Path(folder), int(count) if count else None
+
+
 def find_images(folder: Path, count: int | None = None, seed: int = 0) -> list[Path]:
     """List the photographs below a folder; with `count` that many of them, drawn at random.
 
     Raises:
-        SystemExit: there are fewer than two.
+        SystemExit: there is no such folder, or fewer than two photographs in it.
     """
+    if not folder.is_dir():
+        raise SystemExit(f"error: {folder} must be a folder of photographs, got none of that name")
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if len(files) < 2:
         raise SystemExit(f"error: {folder} must hold at least 2 photographs ({', '.join(SUFFIXES)}), got {len(files)}")
@@ -80,10 +91,23 @@ def find_images(folder: Path, count: int | None = None, seed: int = 0) -> list[P
 
 
 def read_boxes(folder: Path) -> dict[str, list[list[float]]]:
-    """Read a folder's boxes.json: file name -> boxes (left, top, right, bottom) in pixels, inclusive; {} if none."""
+    """Read a folder's boxes.json: file name -> boxes (left, top, right, bottom) in pixels, inclusive; {} if none.
+
+    Raises:
+        SystemExit: it is no such file.
+    """
     file = folder / "boxes.json"
-    given = json.loads(file.read_text()) if file.is_file() else {}
-    return {name: boxes if boxes and isinstance(boxes[0], list) else [boxes] for name, boxes in given.items() if boxes}
+    try:
+        given = json.loads(file.read_text()) if file.is_file() else {}
+        boxes = {n: each if each and isinstance(each[0], list) else [each] for n, each in given.items() if each}
+        for box in (box for each in boxes.values() for box in each):
+            if len(box) != 4 or not all(isinstance(edge, (int, float)) for edge in box):
+                raise ValueError(f"a box is {box}")
+    except (AttributeError, TypeError, ValueError) as error:
+        raise SystemExit(
+            f"error: {file} must map file names to boxes [left, top, right, bottom] ({error}); correct or remove it"
+        ) from None
+    return boxes
 
 
 def read(path: Path, boxes: list[list[float]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -130,6 +154,8 @@ def prepare(folder: Path, teacher: Saliency, cache: Path, count: int | None = No
     """
     files = find_images(folder, count)
     boxes = read_boxes(folder)
+    if boxes and not any(file.name in boxes for file in files):
+        raise SystemExit(f"error: {folder / 'boxes.json'} must name photographs of its folder, got {next(iter(boxes))}")
     about = json.dumps([repr(teacher), STORED, SIZE, [str(file.relative_to(folder)) for file in files]])
     where = cache / f"{folder.name}-{hashlib.sha256(about.encode()).hexdigest()[:8]}"
     where.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ from scripts.study.__main__ import number
 from scripts.study.arms import map_quality
 from scripts.study.data import place
 
-from .lessons import find_images, read, read_boxes
+from .lessons import find_images, folder_and_count, read, read_boxes
 from .teacher import SIZE, packaged_model
 
 
@@ -32,9 +32,11 @@ def boxed(folder: Path, count: int | None, low: float, high: float) -> tuple[tor
     """Load photographs that have boxes: [N, 3, 224, 224] and masks [N, 1, 56, 56], uint8."""
     boxes = read_boxes(folder)
     each = [read(path, boxes[path.name]) for path in find_images(folder, count) if boxes.get(path.name)]
-    each = [(image, mask[None]) for image, mask in each if low <= mask.float().mean() <= high]
     if not each:
         raise SystemExit(f"error: {folder} must hold photographs and a boxes.json that names them, got none")
+    each = [(image, mask[None]) for image, mask in each if low <= mask.float().mean() <= high]
+    if not each:
+        raise SystemExit(f"error: --share must leave photographs of {folder}, got {low} to {high} and none; widen it")
     images, masks = (torch.stack(values) for values in zip(*each, strict=True))
     return images, masks
 
@@ -50,6 +52,8 @@ def framed(folder: Path, count: int | None, share: float) -> tuple[torch.Tensor,
 def create_source(text: str) -> Saliency:
     """Create the source that NAME[:SIZE] stands for, for images in [0, 1]."""
     name, _, side = text.partition(":")
+    if side and not side.isdecimal():
+        raise ValueError(f"--sources must be NAME or NAME:SIZE, got {text}")
     size = int(side) if side else None
     statistics = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
     if name in ("teacher", "gradient"):
@@ -76,20 +80,23 @@ def measure(name: str, images: torch.Tensor, masks: torch.Tensor) -> str:
 def main(argv: list[str] | None = None) -> None:
     """Print a table with a row for each folder and source."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", metavar="FOLDER[:COUNT]")
+    parser.add_argument("folders", nargs="+", type=folder_and_count, metavar="FOLDER[:COUNT]")
     parser.add_argument("--object-share", type=number(float, 1e-3, 1), metavar="SHARE")
     parser.add_argument("--share", nargs=2, type=number(float, 0, 1), default=[0.003, 0.6], metavar=("LOW", "HIGH"))
     parser.add_argument("--sources", nargs="+", default=["network", "teacher:112", "spectral"], metavar="SOURCE")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
+    try:
+        for text in args.sources:
+            create_source(text)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        raise SystemExit(f"error: --sources: {error}") from None
     print(
         "| photographs | objects | source | mass on them, highest point there | ms |\n| --- | --- | --- | --- | --- |"
     )
-    for text in args.folders:
-        folder, _, count = text.partition(":")
-        asked = Path(folder), int(count) if count else None
+    for asked in args.folders:
         images, masks = framed(*asked, args.object_share) if args.object_share else boxed(*asked, *args.share)
-        about = f"| {Path(folder).name}, {len(images)} | {100 * masks.float().mean():.0f} % |"
+        about = f"| {asked[0].name}, {len(images)} | {100 * masks.float().mean():.0f} % |"
         for name in args.sources:
             print(about, name, "|", measure(name, images, masks), "|", flush=True)
 

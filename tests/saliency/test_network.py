@@ -72,8 +72,11 @@ def test_grey_images_are_repeated_and_of_other_channels_the_mean_counts():
     assert torch.allclose(source(grey), source(grey.expand(-1, 3, -1, -1)), atol=1e-4)
 
 
-def test_images_without_contrast_get_finite_maps():
-    assert create_saliency()(torch.full((2, 3, 64, 64), 0.3)).isfinite().all()
+@pytest.mark.parametrize("value", [0.0, 0.3, -2.1, 255.0])
+@pytest.mark.parametrize("size", [(64, 64), (1, 1), (33, 70)])
+def test_images_without_contrast_have_flat_maps(value, size):
+    maps = create_saliency(floor=0)(torch.full((2, 3, *size), value))
+    assert torch.allclose(maps, maps.mean()) and not create_saliency()(torch.full((2, 3, *size), value)).any()
 
 
 def test_labels_are_not_looked_at(photographs):
@@ -103,13 +106,17 @@ def test_weights_of_ones_own_are_read_back(tmp_path, photographs):
         assert torch.allclose(weight, network.state_dict()[name], atol=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["missing", "torn", "classifier"])
+@pytest.mark.parametrize("kind", ["missing", "torn", "classifier", "not finite"])
 def test_other_files_are_refused_in_one_line(kind, tmp_path):
     path = tmp_path / "weights.safetensors"
     if kind == "torn":
         path.write_bytes(WEIGHTS.read_bytes()[:1000])
     elif kind == "classifier":
         save_file(timm.create_model("test_resnet").state_dict(), path)
+    elif kind == "not finite":
+        network = SaliencyNetwork(4)
+        torch.nn.init.constant_(network.out.bias, float("nan"))
+        save_network(network, path)
     with pytest.raises(ValueError, match=r"`checkpoint` must .*, got .*weights\.safetensors") as error:
         create_saliency("network", checkpoint=path)
     assert "\n" not in str(error.value)

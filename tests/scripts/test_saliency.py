@@ -246,3 +246,38 @@ def test_a_table_of_sources(folder, capsys):
 def test_photographs_without_boxes_are_told(folder):
     with pytest.raises(SystemExit, match=r"must hold photographs and a boxes\.json"):
         measure.main([str(folder)])
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"),
+    [
+        (main, ["out.pth", "--images", "F"], "OUT must be a file that ends in .safetensors"),
+        (main, ["o.safetensors", "--images", "F:-3"], "with a COUNT of at least 1, got F:-3"),
+        (measure.main, ["F:x"], "with a COUNT of at least 1, got F:x"),
+        (measure.main, ["F", "--sources", "nonsense"], "--sources: `saliency` must be one of"),
+        (measure.main, ["F", "--sources", "network:abc"], "NAME or NAME:SIZE, got network:abc"),
+        (measure.main, ["nowhere", "--sources", "spectral"], "must be a folder of photographs"),
+    ],
+)
+def test_wrong_commands_are_one_line(command, arguments, message, capsys):
+    with pytest.raises(SystemExit) as error:
+        command(arguments)
+    assert message in str(error.value) + capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[1]", '{"03.png": [1, 2, 3]}', '{"03.png": ["a", 2, 3, 4]}', '{"03.png": 7}']
+)
+def test_broken_boxes_are_told(content, folder):
+    (folder / "boxes.json").write_text(content)
+    with pytest.raises(SystemExit, match=r"boxes\.json must map file names to boxes"):
+        measure.main([str(folder), "--sources", "spectral"])
+
+
+@pytest.mark.parametrize(("kind", "text"), [("yolo", "0 5 5 9 9"), ("yolo", "0 a b"), ("voc", "<annotation>")])
+def test_annotations_that_do_not_fit_are_told_by_file(kind, text, folder, tmp_path):
+    file = tmp_path / "given" / ("03.txt" if kind == "yolo" else "03.xml")
+    file.parent.mkdir()
+    file.write_text(text)
+    with pytest.raises(SystemExit, match=r"03\.\w+ must hold the boxes of 03\.png"):
+        boxes.main([str(folder), f"--{kind}", str(file.parent)])
