@@ -86,6 +86,8 @@ for _ in range(300):
 dist.all_gather_object(log, draws)
 if dist.get_rank() == 0:
     torch.save([torch.tensor(draws) for draws in log], "draws.pth")
+dist.barrier()
+dist.destroy_process_group()
 """
 
 
