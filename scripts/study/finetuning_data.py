@@ -4,9 +4,9 @@ python -m scripts.study.finetuning_data {tiles,debris,weeds} SOURCE OUT
 
 tiles: magnetic tiles with and without a defect (abin24/Magnetic-tile-defect-datasets.), 6 classes, halves at random.
 debris: things left on a runway (thenorthwes/fodadataset), which cover 3 % of the frame, 31 classes; trained on 12
-frames of the first six tenths of their films, tested on the last three. weeds: plants on range land (DeepWeeds, the copy of
-ai-agriculture-circuits-and-systems/deep_weeds), 9 classes at random. OUT gets train/ and validation/, photographs of
-160 px on their shorter side.
+frames of the first six tenths of their films, tested on 20 of the last three tenths. weeds: plants on range land
+(DeepWeeds, the copy of ai-agriculture-circuits-and-systems/deep_weeds), 9 classes at random. OUT gets train/ and
+validation/, photographs of 160 px on their shorter side.
 """
 
 import argparse
