@@ -170,3 +170,15 @@ def test_it_runs_under_autocast_inference_mode_and_in_half_precision(photographs
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         assert torch.allclose(source(photographs), maps, atol=1e-4)
     assert torch.allclose(source(photographs.bfloat16()), maps, atol=2e-2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("saliency", ["network", "spectral"])
+def test_images_that_are_not_finite_are_told_and_not_their_saliency(saliency, value):
+    images = torch.rand(8, 3, 32, 32)
+    images[3, 1, 5, 5] = images[6, 0, 0, 0] = value
+    mixup = SageMixup(num_classes=10, saliency=saliency)
+    with pytest.warns(UserWarning, match=r"`images` must be finite, got .* in number 3, 6 of a batch of 8; ") as told:
+        mixup(images, torch.arange(8))
+    assert len(told) == 1 and "saliency" not in str(told[0].message)
+    mixup(images, torch.arange(8))  # once is enough
