@@ -106,6 +106,15 @@ def test_weights_of_ones_own_are_read_back(tmp_path, photographs):
         assert torch.allclose(weight, network.state_dict()[name], atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["safetensors", "pth"])
+def test_a_bare_state_dict_of_a_network_is_known_as_one(kind, tmp_path, photographs):
+    weights, path = load_network(WEIGHTS).state_dict(), tmp_path / f"bare.{kind}"
+    save_file({k: v.contiguous() for k, v in weights.items()}, path) if kind == "safetensors" else torch.save(
+        weights, path
+    )
+    assert torch.equal(create_saliency(checkpoint=path)(photographs), create_saliency()(photographs))
+
+
 @pytest.mark.parametrize("kind", ["missing", "torn", "classifier", "not finite"])
 def test_other_files_are_refused_in_one_line(kind, tmp_path):
     path = tmp_path / "weights.safetensors"

@@ -243,9 +243,10 @@ def test_a_table_of_sources(folder, capsys):
     assert all(0 < float(row[3].split(",")[0]) < 1 for row in rows)
 
 
-def test_photographs_without_boxes_are_told(folder):
+def test_photographs_without_boxes_are_told_before_anything_is_printed(folder, capsys):
     with pytest.raises(SystemExit, match=r"must hold photographs and a boxes\.json"):
         measure.main([str(folder)])
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
