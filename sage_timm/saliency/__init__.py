@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from .auxiliary import ModelInTraining, unwrap
+from .auxiliary import Auxiliary, unwrap
 from .base import Custom, Saliency, Source
 from .gradient import Feature, Gradient
 from .loading import load_auxiliary
@@ -23,6 +23,8 @@ SOURCES: dict[str, Callable[..., Saliency]] = {
     "self": Gradient,
 }
 DEFAULT_SOURCE = "network"
+# What a source looks through, among the arguments of `create_saliency`; those of a frozen classifier take all three.
+TAKES = {"network": {"checkpoint"}, "spectral": set(), "self": {"model", "use_labels"}}
 
 
 def create_saliency(
@@ -78,24 +80,25 @@ def create_saliency(
     if unknown := set(settings) - {"blur", "grid", "floor"}:
         raise TypeError(f"saliency settings are blur, grid and floor, got {', '.join(sorted(unknown))}")
     settings |= {"mean": mean, "std": std}
+    through = {"model": model, "checkpoint": checkpoint, "use_labels": use_labels}
+    given = {argument for argument, value in through.items() if value is not None}
+    if unfit := given - TAKES.get(name, given):
+        argument = min(unfit)
+        raise ValueError(
+            f"`{argument}` must not be given for {name!r} saliency, which has none; drop it or use 'feature'"
+        )
     if name == "network":
-        if model is not None or use_labels is not None:
-            raise ValueError("'network' saliency looks through no model and at no labels; drop them or use 'feature'")
         return Network(checkpoint, size, **settings)
     if name == "spectral":
-        if any(value is not None for value in (model, checkpoint, use_labels)):
-            raise ValueError("'spectral' saliency uses no model, checkpoint or labels; drop them or use 'feature'")
         return Spectral(size, **settings)
-    if name == "self":
-        if not isinstance(model, nn.Module):
-            raise ValueError(
-                f"'self' saliency needs the module in training, got {model!r}; use create_saliency('self', model=model)"
-            )
-        if checkpoint is not None:
-            raise ValueError("'self' saliency uses no checkpoint; it follows the model in training")
-        origin = f"the {type(unwrap(model)).__name__} in training"
-        return Gradient(ModelInTraining(model, None, None, None, origin, own=True), size, use_labels, **settings)
-    return SOURCES[name](load_auxiliary(model, checkpoint), size, use_labels, **settings)
+    if name != "self":
+        return SOURCES[name](load_auxiliary(model, checkpoint), size, use_labels, **settings)
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"'self' saliency needs the module in training, got {model!r}; use create_saliency('self', model=model)"
+        )
+    origin = f"the {type(unwrap(model)).__name__} in training"
+    return Gradient(Auxiliary(model, None, None, None, origin, own=True, frozen=False), size, use_labels, **settings)
 
 
 def resolve(saliency: str | Source | None) -> Saliency:

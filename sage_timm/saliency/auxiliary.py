@@ -16,14 +16,16 @@ Statistics = tuple[Sequence[float], Sequence[float]]
 
 @dataclass(frozen=True)
 class Auxiliary:
-    """A frozen model with what is needed to feed it.
+    """A model with what is needed to feed and run it: a frozen copy, or the one in training.
 
     Attributes:
-        model: in eval mode, no parameter with a gradient, images [B, C, h, w] -> logits [B, N].
+        model: images [B, C, h, w] -> logits [B, N]; if frozen, in eval mode, no parameter with a gradient.
         mean, std: per-channel normalisation it was trained with, on images in [0, 1]; None where unknown.
         size: side in pixels that its saliency is computed at, (h, w); None for the images' own size.
         origin: what it is and where its weights come from, in a few words.
         own: the weights are the user's own, so that the labels are read as the model's classes where it has as many.
+        frozen: it moves to the images' device and gets the channels it was built for. The model in training must live
+            on that device and takes the images as they come; its modes, buffers and gradients are left as found.
     """
 
     model: nn.Module
@@ -32,6 +34,7 @@ class Auxiliary:
     size: tuple[int, int] | None
     origin: str
     own: bool = False
+    frozen: bool = True
 
     @property
     def statistics(self) -> Statistics | None:
@@ -44,6 +47,8 @@ class Auxiliary:
         That is 1 or 3 where its first convolution says that it was built for these, also where a stem folds k x k
         pixels into 3 k^2 channels; any other model sees the images as they are.
         """
+        if not self.frozen:
+            return given
         first = next((module for module in self.model.modules() if isinstance(module, nn.Conv2d)), None)
         seen = given if first is None else first.in_channels
         if seen in (given, 1):
@@ -71,30 +76,14 @@ class Auxiliary:
             images = images.mean(1, keepdim=True).repeat(1, channels, 1, 1)
         if own and given and restate:
             images = (images - per_channel(own[0], images)) / per_channel(own[1], images)
-        return images
+        return images.to(next(self.model.parameters(), images).dtype)
 
     @contextlib.contextmanager
     def on(self, device: torch.device) -> Iterator[nn.Module]:
-        """Yield the model on `device`, in eval mode."""
-        parameter = next(self.model.parameters(), None)
-        yield self.model if parameter is None or parameter.device == device else self.model.to(device)
-
-
-class ModelInTraining(Auxiliary):
-    """The model that is trained, in eval mode and with its weights of the moment, for the paper's own saliency.
-
-    It is no copy and must live on the images' device; modes, buffers and gradients are left as found.
-    """
-
-    def input(self, images: torch.Tensor, size: tuple[int, int] | None, given: Statistics | None) -> torch.Tensor:
-        """Resize the images; they come as the model expects them."""
-        resized = resize(images, size or images.shape[-2:])
-        return resized.to(next(self.model.parameters()).dtype, copy=resized is images)
-
-    @contextlib.contextmanager
-    def on(self, device: torch.device) -> Iterator[nn.Module]:
-        """Yield the model in eval mode; every module's own mode is put back, also after an error."""
+        """Yield the model in eval mode, a frozen one on `device`; modes are put back, also after an error."""
         model = unwrap(self.model)
+        if self.frozen and any(parameter.device != device for parameter in model.parameters()):
+            model.to(device)
         modes = [(module, module.training) for module in model.modules()]
         try:
             yield model.eval()

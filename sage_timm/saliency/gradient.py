@@ -122,10 +122,8 @@ class Feature(_ModelSaliency):
     defaults: ClassVar = {"blur": 1 / 8, "floor": 1.0}
     cells = 10
 
-    def __init__(
-        self, auxiliary: Auxiliary, size: int | None = None, use_labels: bool | None = None, **settings
-    ) -> None:
-        super().__init__(auxiliary, size, use_labels, **settings)
+    def __init__(self, auxiliary: Auxiliary, *args, **settings) -> None:
+        super().__init__(auxiliary, *args, **settings)
         modules = dict(auxiliary.model.named_modules())
         stages: Any = getattr(auxiliary.model, "feature_info", None)
         found = stages[1:] or stages if isinstance(stages, list) else []

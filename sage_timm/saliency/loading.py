@@ -2,7 +2,6 @@
 
 import argparse
 import copy
-import logging
 import os
 from typing import Any
 
@@ -75,10 +74,7 @@ def _from_pretrained(name: str) -> Auxiliary:
             f"`model` must name a timm model with pretrained weights, got {name!r}; "
             f"timm.list_pretrained() lists them, or give its weights as `checkpoint`"
         )
-    builder = logging.getLogger("timm.models._builder")
-    level = builder.level
     try:
-        builder.setLevel(logging.WARNING)  # its "Loading pretrained weights" would read as if of the model in training
         module = create_model(name, pretrained=True)
     except Exception as error:
         raise RuntimeError(
@@ -86,8 +82,6 @@ def _from_pretrained(name: str) -> Auxiliary:
             "`checkpoint` or local-dir:FOLDER as `model`, or use 'network' as `saliency`, whose weights come with the "
             "package"
         ) from error
-    finally:
-        builder.setLevel(level)
     # Half the size costs a quarter.
     size = tuple(side // 2 for side in resolve_model_data_config(module)["input_size"][1:])
     return _freeze(module.to(memory_format=torch.channels_last), f"{name}, pretrained", size=size)

@@ -134,7 +134,7 @@ def test_other_files_are_refused_in_one_line(kind, tmp_path):
 def test_a_classifiers_checkpoint_or_model_alone_is_looked_through(checkpoint):
     assert repr(create_saliency(checkpoint=checkpoint)).startswith("feature of test_resnet")
     assert repr(create_saliency(model=timm.create_model("test_resnet"))).startswith("feature of the given")
-    with pytest.raises(ValueError, match="'network' saliency looks through no model"):
+    with pytest.raises(ValueError, match="`model` must not be given for 'network'"):
         create_saliency("network", model="test_resnet")
 
 

@@ -418,7 +418,7 @@ def test_a_source_of_ones_own_gets_the_settings(images):
     ("arguments", "message"),
     [
         ({"name": "grad"}, "must be one of network, feature, gradient, spectral, self"),
-        ({"model": "resnet18"}, "uses no model"),
+        ({"model": "resnet18"}, "`model` must not be given for 'spectral'"),
         ({"size": 0}, "`size` must be at least 4, got 0"),
         ({"size": 2.5}, "`size` must be a whole number"),
         ({"blur": -1}, r"`blur` must lie in \[0, 1\], got -1"),
