@@ -2,20 +2,20 @@
 
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
-from .auxiliary import Auxiliary, unwrap
 from .base import Custom, Saliency, Source
-from .gradient import Feature, Gradient
-from .loading import load_auxiliary
+from .gradient import Feature, Gradient, ModelSaliency
+from .loading import in_training, load_auxiliary
 from .network import Network, is_network
 from .spectral import Spectral
 
 __all__ = ["SOURCES", "Saliency", "Source", "create_saliency", "resolve"]
 
-SOURCES: dict[str, Callable[..., Saliency]] = {
+SOURCES: dict[str, type[Saliency]] = {
     "network": Network,
     "feature": Feature,
     "gradient": Gradient,
@@ -23,8 +23,6 @@ SOURCES: dict[str, Callable[..., Saliency]] = {
     "self": Gradient,
 }
 DEFAULT_SOURCE = "network"
-# What a source looks through, among the arguments of `create_saliency`; those of a frozen classifier take all three.
-TAKES = {"network": {"checkpoint"}, "spectral": set(), "self": {"model", "use_labels"}}
 
 
 def create_saliency(
@@ -80,25 +78,26 @@ def create_saliency(
     if unknown := set(settings) - {"blur", "grid", "floor"}:
         raise TypeError(f"saliency settings are blur, grid and floor, got {', '.join(sorted(unknown))}")
     settings |= {"mean": mean, "std": std}
-    through = {"model": model, "checkpoint": checkpoint, "use_labels": use_labels}
-    given = {argument for argument, value in through.items() if value is not None}
-    if unfit := given - TAKES.get(name, given):
-        argument = min(unfit)
+    source = SOURCES[name]
+    if name == "self":
+        if not isinstance(model, nn.Module):
+            raise ValueError(
+                f"'self' saliency needs the module in training, got {model!r}; use create_saliency('self', model=model)"
+            )
+        if checkpoint is not None:
+            raise ValueError(
+                f"`checkpoint` must not be given for 'self' saliency, got {os.fspath(checkpoint)!r}; drop it"
+            )
+        return Gradient(in_training(model), size, use_labels, **settings)
+    if issubclass(source, ModelSaliency):
+        return source(load_auxiliary(model, checkpoint), size, use_labels, **settings)
+    through: dict[str, Any] = {"model": model, "checkpoint": checkpoint, "size": size, "use_labels": use_labels}
+    given = {argument: value for argument, value in through.items() if value is not None}
+    if unfit := given.keys() - inspect.signature(source).parameters.keys():
         raise ValueError(
-            f"`{argument}` must not be given for {name!r} saliency, which has none; drop it or use 'feature'"
+            f"`{min(unfit)}` must not be given for {name!r} saliency, which has none; drop it or use 'feature'"
         )
-    if name == "network":
-        return Network(checkpoint, size, **settings)
-    if name == "spectral":
-        return Spectral(size, **settings)
-    if name != "self":
-        return SOURCES[name](load_auxiliary(model, checkpoint), size, use_labels, **settings)
-    if not isinstance(model, nn.Module):
-        raise ValueError(
-            f"'self' saliency needs the module in training, got {model!r}; use create_saliency('self', model=model)"
-        )
-    origin = f"the {type(unwrap(model)).__name__} in training"
-    return Gradient(Auxiliary(model, None, None, None, origin, own=True, frozen=False), size, use_labels, **settings)
+    return source(**given, **settings)
 
 
 def resolve(saliency: str | Source | None) -> Saliency:

@@ -14,7 +14,7 @@ from .auxiliary import Auxiliary
 from .base import Saliency
 
 
-class _ModelSaliency(Saliency):
+class ModelSaliency(Saliency):
     """A source that looks through a model, at `size` pixels."""
 
     name: str
@@ -85,7 +85,7 @@ class _ModelSaliency(Saliency):
         return f"{self.name} of {self.auxiliary.origin}{known}, at {size} ({self._settings()}), {of}"
 
 
-class Gradient(_ModelSaliency):
+class Gradient(ModelSaliency):
     """Magnitude of the loss gradient at the pixels, averaged over channels (the paper's saliency, section 3.1).
 
     s(y, x) = mean over channels c of |dL / dx(c, y, x)|, with x the image as the model sees it.
@@ -106,7 +106,7 @@ class Gradient(_ModelSaliency):
         return gradient.abs().mean(1, keepdim=True)
 
 
-class Feature(_ModelSaliency):
+class Feature(ModelSaliency):
     """Gradient times activation (minus its median), summed over channels, at the last stage of at least 10 x 10 cells.
 
     s(y, x) = sum over channels c of |dL/da(c, y, x) * (a(c, y, x) - median of a(c) over the frame)|, with a the output

@@ -52,6 +52,11 @@ def load_auxiliary(model: str | nn.Module | None = None, checkpoint: str | os.Pa
         return _from_pretrained(model)
 
 
+def in_training(model: nn.Module) -> Auxiliary:
+    """Return the model in training, as it is."""
+    return Auxiliary(model, None, None, None, f"the {type(unwrap(model)).__name__} in training", own=True, frozen=False)
+
+
 def _freeze(module: nn.Module, origin: str, mean=None, std=None, size=None, own: bool = False) -> Auxiliary:
     module.float().eval().requires_grad_(False)
     for parameter in module.parameters():

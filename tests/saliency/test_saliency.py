@@ -14,16 +14,16 @@ from torch import nn
 from torchvision.transforms.v2.functional import gaussian_blur as torchvision_blur
 
 from sage_timm import Saliency, create_saliency
+from sage_timm.saliency import SOURCES
 from sage_timm.saliency.gradient import loss_slope
 from sage_timm.tensors import gaussian_blur, resize
 
 MODEL_SOURCES = ["feature", "gradient", "self"]
-SOURCES = [*MODEL_SOURCES, "spectral"]
 LABELS = torch.tensor([4, 0, 2])
 
 
 def make(name, model, **kwargs):
-    return create_saliency(name, **({} if name == "spectral" else {"model": model}), **kwargs)
+    return create_saliency(name, **({"model": model} if name in MODEL_SOURCES else {}), **kwargs)
 
 
 def raw(**settings):
@@ -409,15 +409,21 @@ def test_models_of_one_size_get_it():
         create_saliency("gradient", model=vit, size=40)(images)
 
 
+def test_a_source_is_one_class_and_one_line_of_the_registry(monkeypatch, images):
+    monkeypatch.setitem(SOURCES, "bright", Bright)
+    assert create_saliency("bright", blur=0.1, grid=4)(images[..., :40]).shape == (3, 1, 4, 4)
+    with pytest.raises(ValueError, match="`model` must not be given for 'bright'"):
+        create_saliency("bright", model="resnet18")
+
+
 def test_a_source_of_ones_own_gets_the_settings(images):
     assert torch.allclose(Bright(blur=0)(images.abs()), images.abs().mean(1, keepdim=True))
-    assert Bright(blur=0.1, grid=4)(images[..., :40]).shape == (3, 1, 4, 4)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "grad"}, "must be one of network, feature, gradient, spectral, self"),
+        ({"name": "grad"}, "must be one of network, feature, gradient, .* or a callable"),
         ({"model": "resnet18"}, "`model` must not be given for 'spectral'"),
         ({"size": 0}, "`size` must be at least 4, got 0"),
         ({"size": 2.5}, "`size` must be a whole number"),

@@ -103,18 +103,11 @@ def test_an_arm_is_a_name_and_settings():
     ("text", "message"),
     [
         ("sage", "an arm must be one of none, mixup"),
-        ("sage,grid=9", "got 'sage'; SAGE is named by its saliency, such as 'feature'"),
         ("mixup,lam_max=1", "mixup must have settings out of prob, alpha, epochs, each once, got 'lam_max'"),
         ("none,epochs=1,epochs=2", "each once, got 'epochs'"),
-        ("none,epochs=0", "`epochs` must be at least 1, got 0"),
         ("mixup,prob=7", "`prob` must lie in [0, 1], got 7.0"),
-        ("mixup,alpha=0", "`alpha` must lie in (0, 1e+06], got 0.0"),
-        ("none,prob=1", "none must have settings out of epochs, each once, got 'prob'"),
         ("gradient,grid=wide", "grid must be a number (int), got 'wide'"),
-        ("gradient,label=all", "label must be one of mask, saliency, got 'all'"),
         ("flat,move=never", "move must be one of yes, no, only, got 'never'"),
-        ("puzzlemix,move=no", "each once, got 'move'"),
-        ("gradient,floor=-1", "`floor` must lie in [0, 100], got -1.0"),
         ("flat,aux=resnet18", "each once, got 'aux'"),
         ("feature,aux=nothing", "`model` must name a timm model with pretrained weights, got 'nothing'"),
         ("oracle", "oracle must know where the objects are; set --boxes or --object-share"),
@@ -221,35 +214,26 @@ def test_a_flat_map_that_stays_in_place_is_timms_mixup():
     assert torch.allclose(mixed, expected, atol=1e-5) and torch.allclose(soft, expected_soft, atol=1e-6)
 
 
-def test_controls_know_the_truth_another_images_truth_or_nothing():
+def test_controls_know_the_truth_another_images_truth_or_nothing_and_quality_is_where_the_mass_lies():
     truth, images = Truth(), torch.randn(3, 3, 16, 24)
     truth.mask = torch.zeros(3, 1, 16, 24)
     for i in range(3):
         truth.mask[i, :, 4 * i : 4 * i + 4, :6] = 1
     oracle, shuffled, flat = (Control(kind, truth)(images, None) for kind in ("oracle", "shuffled", "flat"))
     assert torch.equal(oracle, truth.mask) and torch.equal(shuffled, truth.mask[[2, 0, 1]]) and (flat == 1).all()
+    assert map_quality(oracle, truth.mask) == {"on_object": 1, "pointing": 1}
+    assert map_quality(shuffled, truth.mask) == {"on_object": 0, "pointing": 0}
+    assert map_quality(flat, truth.mask)["on_object"] == pytest.approx(1 / 16, abs=1e-3)
 
 
-def test_quality_of_a_map_is_that_of_where_its_mass_lies():
-    mask = torch.zeros(2, 1, 16, 16)
-    mask[:, :, :8, :8] = 1
-    assert map_quality(mask, mask) == {"on_object": 1, "pointing": 1}
-    assert map_quality(1 - mask, mask) == {"on_object": 0, "pointing": 0}
-    assert map_quality(torch.ones(2, 1, 4, 4), mask)["on_object"] == 0.25
-    peak = torch.zeros(2, 1, 4, 4)
-    peak[0, 0, 3, 3] = peak[1, 0, 0, 0] = 2
-    assert map_quality(peak, mask) == {"on_object": 0.5, "pointing": 0.5}
-
-
-@pytest.mark.parametrize("move", ["yes", "no"])
-def test_labels_reach_the_targets_and_leave_the_images(move):
+def test_labels_reach_the_targets_and_leave_the_images():
     images, target, mask = torch.randn(4, 3, 24, 24), torch.arange(4), torch.zeros(4, 1, 24, 24)
     for i in range(4):
         mask[i, :, i : i + 9, 2 * i : 2 * i + 9] = 1
     results = []
     for label in ("mask", "saliency"):
         np.random.seed(2)
-        results.append(create(f"oracle,move={move},label={label}", mask=mask)(images.clone(), target))
+        results.append(create(f"oracle,move=no,label={label}", mask=mask)(images.clone(), target))
     (plain, lam), (by_saliency, seen) = results
     assert torch.allclose(plain, by_saliency, atol=1e-6) and not torch.allclose(lam, seen, atol=0.01)
 
@@ -294,27 +278,6 @@ def test_runs_on_other_images_in_a_folder_of_the_same_name_are_not_reused(image_
         study.main(arguments(copy, "--seeds", 0, *files))
         out = capsys.readouterr().out
         assert "1 of 1 runs are left" in out and "auxiliary model, seed 0:" in out
-    names = [copy / "train" / name for name in ("class0", "class1", "class2")]
-    names[2].rename(copy / "class2")
-    (names[2]).mkdir()
-    for picture in (copy / "class2").iterdir():  # the first picture of class 2 becomes the last of class 1
-        picture.rename((names[1] / "9.png") if picture.name == "0.png" else names[2] / picture.name)
-    study.main(arguments(copy, "--seeds", 0, *files))
-    assert "1 of 1 runs are left" in capsys.readouterr().out
-
-
-def test_an_interrupted_study_prints_what_it_has(image_folder, tmp_path, capsys, monkeypatch):
-    file, run = tmp_path / "runs.jsonl", study.Study.run
-
-    def interrupted(self, arm, seed):
-        if seed == 1:
-            raise KeyboardInterrupt
-        return run(self, arm, seed)
-
-    monkeypatch.setattr(study.Study, "run", interrupted)
-    with pytest.raises(SystemExit, match="interrupted; the same command goes on"):
-        study.main(arguments(image_folder, "--arms", "none", "--seeds", 0, 1, "--json", file))
-    assert "| none | 1 |" in capsys.readouterr().out and len(report.read(file)) == 1
 
 
 def test_no_run_is_begun_that_would_end_too_late(image_folder, tmp_path, capsys, monkeypatch):
@@ -358,27 +321,21 @@ def test_runs_are_equal_but_for_the_mixing(image_folder, monkeypatch):
     assert records[0]["accuracy"] == records[3]["accuracy"]
 
 
-def test_the_time_of_the_auxiliary_model_counts_where_it_is_used(image_folder):
-    made = study.Study(study.parse(arguments(image_folder)))
-    made.auxiliaries[0] = made.create_model("narrow"), 100.0
-    for arm, extra in (("gradient", 100), ("feature+cutmix", 100), ("puzzlemix", 100), ("flat", 0), ("mixup", 0)):
-        record = made.run(arm, 0)
-        assert extra < record["seconds"] < extra + 50 and record["auxiliary_seconds"] == extra
-
-
-def test_auxiliary_models_are_kept_and_taken_back(image_folder, tmp_path, monkeypatch):
-    made = study.Study(study.parse(arguments(image_folder, "--cache", tmp_path / "kept")))
+def test_auxiliary_models_are_kept_and_taken_back_and_their_time_counts(image_folder, tmp_path, monkeypatch):
+    kept = ["--cache", tmp_path / "kept"]
+    made = study.Study(study.parse(arguments(image_folder, *kept)))
     model, seconds = made.auxiliary(0)
-    again = study.Study(
-        study.parse(arguments(image_folder, "--cache", tmp_path / "kept", "--epochs", 7, "--prob", 0.1))
-    )
+    again = study.Study(study.parse(arguments(image_folder, *kept, "--epochs", 7, "--prob", 0.1)))
     monkeypatch.setattr(again, "train", lambda *a, **k: pytest.fail("trained again"))
     other, same = again.auxiliary(0)
-    assert same == seconds and all(
-        torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True)
-    )
+    assert same == seconds
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
     with pytest.raises(pytest.fail.Exception):
         again.auxiliary(1)
+    made.auxiliaries[0] = model, 100.0
+    for arm, extra in (("feature+cutmix", 100), ("mixup", 0)):
+        record = made.run(arm, 0)
+        assert extra < record["seconds"] < extra + 50 and record["auxiliary_seconds"] == extra
 
 
 def test_calibration_is_that_of_the_test_images(image_folder):
@@ -503,13 +460,9 @@ def test_look_measures_maps_and_plans_and_trains_no_arm(image_folder, capsys, mo
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--epochs", 0], "argument --epochs: must lie in [1, inf], got 0"),
-        (["--lr", "nan"], "argument --lr: must lie in"),
         (["--prob", 2], "argument --prob: must lie in [0, 1], got 2"),
         (["--batch-size", 7], "--batch-size must be even, got 7"),
-        (["--seeds", -1], "argument --seeds: must lie in"),
         (["--part", 1], "--part 1 needs --train-images"),
-        (["--object-share", 2], "argument --object-share: must lie in [0.001, 1], got 2"),
         (["--object-share", 0.5, 0.1], "--object-share must be one share or a lower and an upper one, got [0.5, 0.1]"),
         (["--scale", 0.5, 0.1], "--scale must be a lower and an upper bound, got 0.5 0.1"),
         (["--object-share", 0.5, "--boxes", "x"], "--boxes must stand without --object-share"),
@@ -517,10 +470,8 @@ def test_look_measures_maps_and_plans_and_trains_no_arm(image_folder, capsys, mo
         (["--against", "typo"], "--against must be one of the --arms, got typo"),
         (["--held-out", 24], "must fit into the training images, got 0 left"),
         (["--train-split", "nowhere"], "must hold the folders nowhere and validation with a folder for each class"),
-        (["--train-split", "nowhere"], "it holds train, validation: set --train-split and --test-split"),
         (["--device", "nothing"], "error: "),
         (["--json", "no/such/folder/runs.jsonl"], "no/such/folder/runs.jsonl"),
-        (["--plot", "no/such/folder/plot.png"], "no/such/folder/plot.png"),
     ],
 )
 def test_unfit_flags_are_refused_before_anything_is_trained(flags, message, image_folder, monkeypatch, capsys):
