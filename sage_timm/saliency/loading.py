@@ -58,9 +58,7 @@ def in_training(model: nn.Module) -> Auxiliary:
 
 
 def _freeze(module: nn.Module, origin: str, mean=None, std=None, size=None, own: bool = False) -> Auxiliary:
-    module.float().eval().requires_grad_(False)
-    for parameter in module.parameters():
-        parameter.grad = None
+    module.float().eval().requires_grad_(False).zero_grad()
     pretrained: Any = getattr(module, "pretrained_cfg", None)
     if pretrained:
         config = resolve_model_data_config(module)

@@ -77,10 +77,6 @@ def test_backgrounds_have_the_colours_and_the_sharpness_of_another_image_and_no_
     assert along_x > 3 * along_y, "a wave along x is none along y"
     first = framed[:, 0, 0].float()
     assert torch.corrcoef(first).fill_diagonal_(0).mean().abs() < 0.2, "phases are not random"
-    grey = (6 * torch.arange(40)).byte().view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
-    framed, mask = place(grey, (0.25,), 32, torch.Generator().manual_seed(0))
-    inside, outside = ((framed * where)[:, 0].flatten(1).amax(1) for where in (mask, 1 - mask))
-    assert torch.equal(inside, grey[:, 0, 0, 0]) and (inside == outside).sum() < 5, "a background of its own colour"
     photograph = torch.randint(0, 256, (60, 3, 32, 32), dtype=torch.uint8)
     for share in (0.06, 0.25):
         framed, mask = place(photograph, (share,), 48, torch.Generator().manual_seed(0))
@@ -439,24 +435,6 @@ def test_randaugment_and_erasing_change_the_images_alone():
     assert all(torch.equal(mask, each) for _, each in results) and torch.equal(left, torch.get_rng_state())
 
 
-def test_look_measures_maps_and_plans_and_trains_no_arm(image_folder, capsys, monkeypatch):
-    monkeypatch.setattr(study.Study, "run", lambda *a: pytest.fail("trained"))
-    study.main(
-        arguments(image_folder, *SMALL, "--look", "--arms", "mixup", "flat", "oracle", "oracle+cutmix", "puzzlemix")
-    )
-    lines = dict(line.split(" ", 1) for line in capsys.readouterr().out.splitlines() if line.endswith("}"))
-    looks = {arm: json.loads(look.replace("'", '"')) for arm, look in lines.items()}
-    assert looks["mixup"] == {} and looks["puzzlemix"].keys() == {"on_object", "pointing"}
-    flat, oracle = looks["flat"], looks["oracle"]
-    assert (flat["mask_sd"], flat["moved"], flat["objects"]) == (0, 0, 1)
-    assert flat["on_object"] == pytest.approx(0.25, abs=0.05)
-    assert oracle["on_object"] == oracle["pointing"] == 1 and oracle["objects"] > 1.5
-    assert oracle["moved"] > 50 and 10 < oracle["distance"] < 100 and oracle["mask_sd"] > 0.2
-    assert looks["oracle+cutmix"] == oracle
-    study.main(arguments(image_folder, "--look", "--arms", "flat"))
-    assert "on_object" not in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -467,7 +445,6 @@ def test_look_measures_maps_and_plans_and_trains_no_arm(image_folder, capsys, mo
         (["--scale", 0.5, 0.1], "--scale must be a lower and an upper bound, got 0.5 0.1"),
         (["--object-share", 0.5, "--boxes", "x"], "--boxes must stand without --object-share"),
         (["--boxes", "no/such/boxes.json"], "no/such/boxes.json"),
-        (["--against", "typo"], "--against must be one of the --arms, got typo"),
         (["--held-out", 24], "must fit into the training images, got 0 left"),
         (["--train-split", "nowhere"], "must hold the folders nowhere and validation with a folder for each class"),
         (["--device", "nothing"], "error: "),
@@ -482,20 +459,12 @@ def test_unfit_flags_are_refused_before_anything_is_trained(flags, message, imag
     assert message in text and "\n" not in text
 
 
-def test_splits_that_do_not_belong_together_are_refused(image_folder, tmp_path):
+def test_images_of_any_size_are_resized_and_splits_must_fit(image_folder, tmp_path):
+    """Their middle square, as torchvision does it; the size is part of the recipe, the precision that of the device."""
     shutil.copytree(image_folder, tmp_path / "odd")
     shutil.move(tmp_path / "odd" / "validation" / "class2", tmp_path / "odd" / "validation" / "class9")
     with pytest.raises(SystemExit, match="the same classes, got class2, class9 in one alone"):
         study.main(arguments(tmp_path / "odd"))
-    shutil.copytree(image_folder, tmp_path / "sizes")
-    for path in (tmp_path / "sizes" / "validation").rglob("*.png"):
-        Image.open(path).resize((20, 24)).save(path)
-    with pytest.raises(SystemExit, match="the images must be of one size, got another in the test split; set --size"):
-        study.main(arguments(tmp_path / "sizes"))
-
-
-def test_images_of_any_size_are_resized(image_folder, tmp_path):
-    """Their middle square, as torchvision does it; the size is part of the recipe, the precision that of the device."""
     shutil.copytree(image_folder, tmp_path / "sizes")
     _, *others = sorted((tmp_path / "sizes" / "train").rglob("*.png"))
     for path in others:
@@ -508,10 +477,6 @@ def test_images_of_any_size_are_resized(image_folder, tmp_path):
         expected = picture.convert("RGB").resize((12, 14), Image.Resampling.BILINEAR).crop((0, 1, 12, 13))
     assert np.abs(np.asarray(expected).astype(int) - made.images[-1].permute(1, 2, 0).numpy()).max() <= 1
     assert (made.recipe["size"], made.recipe["precision"]) == (12, "fp32")
-    large = study.Study(study.parse(arguments(tmp_path / "sizes", "--size", 64)))
-    assert [each.create_model("resnet18").conv1.stride[0] for each in (made, large)] == [1, 2]
-    plain = study.Study(study.parse(arguments(image_folder, "--precision", "bf16")))
-    assert "size" not in plain.recipe and plain.recipe["precision"] == "bf16"
 
 
 def test_no_run_is_lost_or_taken_for_another(image_folder, tmp_path, capsys, monkeypatch):
@@ -602,7 +567,6 @@ def test_the_table_compares_by_seed_with_the_best_baseline():
     ("gains", "found"),
     [
         ((2.0, 3.0, 4.0), "better (+3.00 points, standard error 0.58 on 3 seeds, more than two standard errors)."),
-        ((-2.0, -3.0, -4.0), "worse (-3.00 points, standard error 0.58 on 3 seeds, more than two standard errors)."),
         ((-1.0, 1.0, 3.0), "no difference shown (+1.00 points, standard error 1.15 on 3 seeds, within two standard"),
         ((1.0, 3.0), "+2.00 points on 2 common seeds, too few to tell."),
     ],
