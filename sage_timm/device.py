@@ -106,15 +106,15 @@ class ValueChecks:
         self._submit(torch.stack([pixels.amin(), pixels.abs().amax(), outside, *images.aminmax()]), act)
 
     def saliency(self, images: torch.Tensor, maps: torch.Tensor, counted: torch.Tensor) -> None:
-        """Warn, once, where images [B, C, H, W] are not finite, or else where their maps are of no use.
+        """Warn, once, where maps [B, 1, h, w] differ from what they count as, or where that is 0 everywhere.
 
-        Maps [B, 1, h, w] are where they differ from what they count as, or where that is 0 everywhere.
+        Where an image [C, H, W] of theirs is not finite, that is told instead.
         """
 
         def act(found: torch.Tensor) -> None:
             mean, unfit, largest = found.unbind()
             finite, said = mean.isfinite(), []
-            if which := (~finite).nonzero().flatten().tolist():
+            if which := (~finite & ((unfit > 0) | (largest == 0))).nonzero().flatten().tolist():
                 more = ", ..." if len(which) > 5 else ""
                 said.append(
                     f"`images` must be finite, got NaN or infinite pixels in number {', '.join(map(str, which[:5]))}"
