@@ -128,8 +128,9 @@ class ValueChecks:
                 self._warned = True
                 warnings.warn("; ".join(said) + " (shown once)", stacklevel=2)
 
-        found = (images.mean((1, 2, 3)), (maps != counted).sum((1, 2, 3)), counted.amax((1, 2, 3)))
-        self._submit(torch.stack(found), act)
+        each, numbers = (1, 2, 3), torch.float32  # of one dtype, which autocast leaves alone
+        unfit = (maps != counted).sum(each, dtype=numbers)
+        self._submit(torch.stack([images.mean(each, dtype=numbers), unfit, counted.amax(each)]), act)
 
     def _submit(self, outcome: torch.Tensor, act: Callable[[torch.Tensor], None]) -> None:
         if not outcome.is_cuda:

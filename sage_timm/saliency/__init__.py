@@ -80,13 +80,10 @@ def create_saliency(
     settings |= {"mean": mean, "std": std}
     source = SOURCES[name]
     if name == "self":
-        if not isinstance(model, nn.Module):
+        if not isinstance(model, nn.Module) or checkpoint is not None:
             raise ValueError(
-                f"'self' saliency needs the module in training, got {model!r}; use create_saliency('self', model=model)"
-            )
-        if checkpoint is not None:
-            raise ValueError(
-                f"`checkpoint` must not be given for 'self' saliency, got {os.fspath(checkpoint)!r}; drop it"
+                f"'self' saliency needs the module in training, got model={model!r} and checkpoint={checkpoint!r}; use "
+                "create_saliency('self', model=model)"
             )
         return Gradient(in_training(model), size, use_labels, **settings)
     if issubclass(source, ModelSaliency):

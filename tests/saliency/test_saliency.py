@@ -431,7 +431,7 @@ def test_a_source_of_ones_own_gets_the_settings(images):
         ({"grid": 0}, "`grid` must be at least 1"),
         ({"floor": -0.1}, r"`floor` must lie in \[0, 100\], got -0.1"),
         ({"sigma": 3}, "settings are blur, grid and floor, got sigma"),
-        ({"name": "self"}, "needs the module in training, got None"),
+        ({"name": "self"}, "needs the module in training, got model=None"),
         ({"mean": (0.5,) * 3}, "given together"),
         ({"mean": (0.5, 0.5), "std": (0.2, 0.2, 0.2)}, "`std` must hold a positive number for each"),
         ({"mean": (0.5,), "std": (0.0,)}, "`std` must hold a positive number for each"),

@@ -153,16 +153,6 @@ def test_a_pretrained_model_sees_the_images_as_it_expects_and_none_is_trained(im
     assert source.size == (112, 112) and torch.allclose(seen, resize((images - 0.5) / 0.5, (112, 112)), atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "shares"), [("flat+cutmix", [0.5, 0.5]), ("flat", [1, 0])])
-def test_sage_takes_turns_with_cutmix(name, shares):
-    """CutMix's mask is 0 or 1, a flat map's is even."""
-    mix, images, count = create(name), torch.randn(2, 3, 24, 24), [0, 0]
-    for _ in range(1000):
-        mask = mix.plan(images, torch.tensor([0, 1])).mask[:, 0]
-        count[((mask == 0) | (mask == 1)).all()] += 1
-    assert [value / 1000 for value in count] == pytest.approx(shares, abs=0.05)
-
-
 def test_the_two_parts_of_sage_alone():
     """Objects in the same corner: in place both blend there by their maps; moved, evenly wherever the partner is."""
     images, target, mask = torch.randn(4, 3, 24, 24), torch.arange(4), torch.zeros(4, 1, 24, 24)
@@ -220,18 +210,6 @@ def test_controls_know_the_truth_another_images_truth_or_nothing_and_quality_is_
     assert map_quality(oracle, truth.mask) == {"on_object": 1, "pointing": 1}
     assert map_quality(shuffled, truth.mask) == {"on_object": 0, "pointing": 0}
     assert map_quality(flat, truth.mask)["on_object"] == pytest.approx(1 / 16, abs=1e-3)
-
-
-def test_labels_reach_the_targets_and_leave_the_images():
-    images, target, mask = torch.randn(4, 3, 24, 24), torch.arange(4), torch.zeros(4, 1, 24, 24)
-    for i in range(4):
-        mask[i, :, i : i + 9, 2 * i : 2 * i + 9] = 1
-    results = []
-    for label in ("mask", "saliency"):
-        np.random.seed(2)
-        results.append(create(f"oracle,move=no,label={label}", mask=mask)(images.clone(), target))
-    (plain, lam), (by_saliency, seen) = results
-    assert torch.allclose(plain, by_saliency, atol=1e-6) and not torch.allclose(lam, seen, atol=0.01)
 
 
 def test_a_study_runs_resumes_and_draws(image_folder, tmp_path, capsys, monkeypatch):
