@@ -105,19 +105,32 @@ class ValueChecks:
         outside = ((pixels - 0.5).abs() > 0.55).float().mean()
         self._submit(torch.stack([pixels.amin(), pixels.abs().amax(), outside, *images.aminmax()]), act)
 
-    def saliency(self, maps: torch.Tensor, counted: torch.Tensor) -> None:
-        """Warn, once, where maps [B, 1, h, w] differ from what they count as, or where that is 0 everywhere."""
-        batch = len(maps)
+    def saliency(self, images: torch.Tensor, maps: torch.Tensor, counted: torch.Tensor) -> None:
+        """Warn, once, where maps [B, 1, h, w] differ from what they count as, or where that is 0 everywhere.
+
+        Where an image [C, H, W] of theirs is not finite, that is told instead.
+        """
 
         def act(found: torch.Tensor) -> None:
-            unfit, empty = found.tolist()
-            if (unfit or empty) and not self._warned:
+            mean, unfit, largest = found.unbind()
+            finite, said = mean.isfinite(), []
+            if which := (~finite & ((unfit > 0) | (largest == 0))).nonzero().flatten().tolist():
+                more = ", ..." if len(which) > 5 else ""
+                said.append(
+                    f"`images` must be finite, got NaN or infinite pixels in number {', '.join(map(str, which[:5]))}"
+                    f"{more} of a batch of {len(finite)}; drop or mend them"
+                )
+            if values := int(unfit[finite].sum()):
+                said.append(f"{values} saliency values of a batch are negative or not finite and count as 0")
+            if empty := int((largest[finite] == 0).sum()):
+                said.append(f"{empty} of {len(finite)} saliency maps are 0 everywhere and count as uniform")
+            if said and not self._warned:
                 self._warned = True
-                bad = f"{unfit} saliency values of a batch are negative or not finite and count as 0" if unfit else ""
-                bare = f"{empty} of {batch} saliency maps are 0 everywhere and count as uniform" if empty else ""
-                warnings.warn("; ".join(filter(None, (bad, bare))) + " (shown once)", stacklevel=2)
+                warnings.warn("; ".join(said) + " (shown once)", stacklevel=2)
 
-        self._submit(torch.stack([(maps != counted).sum(), (counted.amax((1, 2, 3)) == 0).sum()]), act)
+        each, numbers = (1, 2, 3), torch.float32  # of one dtype, which autocast leaves alone
+        unfit = (maps != counted).sum(each, dtype=numbers)
+        self._submit(torch.stack([images.mean(each, dtype=numbers), unfit, counted.amax(each)]), act)
 
     def _submit(self, outcome: torch.Tensor, act: Callable[[torch.Tensor], None]) -> None:
         if not outcome.is_cuda:

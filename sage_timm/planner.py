@@ -143,7 +143,7 @@ class Planner:
         check_saliency(saliency, images)
         found = saliency.detach().float()
         saliency = found.nan_to_num(0, 0, 0).clamp_min_(0)
-        self.checks.saliency(found, saliency)
+        self.checks.saliency(images, found, saliency)
         return saliency
 
     def warn_if_alone(self, images: Sequence | torch.Tensor) -> None:

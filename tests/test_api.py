@@ -158,7 +158,7 @@ SALIENCY_FLAGS = [
 MIXER_FLAGS = ["--mixer", "--mixer-kwargs", "--mixer-label-weight"]
 LAUNCHER = ["--sage", "--save-mixed", "--saliency-mean", "--saliency-std", *MIXER_FLAGS, *SALIENCY_FLAGS]
 VISUALIZE = {"--output": "figure.png", "--count": 6, "--size": 224, "--report": 64, "--lam": 0.5, "--seed": 0}
-VISUALIZE |= {"--sage-lam-max": 0.6} | dict.fromkeys(MIXER_FLAGS + SALIENCY_FLAGS)
+VISUALIZE |= dict.fromkeys(MIXER_FLAGS + SALIENCY_FLAGS)
 
 
 @pytest.mark.parametrize("module", PUBLIC)

@@ -3,7 +3,7 @@
 import argparse
 import re
 import shutil
-from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +18,8 @@ from sage_timm.visualize import __main__ as command
 from sage_timm.visualize import draw_mixed, draw_plans, load_images, measure
 from sage_timm.visualize.figures import in_words
 
+LABELS = ["--mixer-label-weight", "saliency"]
+
 
 def spots(where, side=(20, 24)):
     maps = torch.zeros(len(where), 1, *side)
@@ -26,23 +28,19 @@ def spots(where, side=(20, 24)):
     return maps
 
 
-def test_report_of_two_objects_at_the_same_place():
+def test_report_of_objects_at_the_same_place_apart_and_of_flat_maps():
     report = measure(spots([(8, 9), (8, 9)]), (20, 24), 0.3)
     assert report.half == pytest.approx(10 / 480) and report.images == 2 and report.side == 20
     assert report.unmoved == pytest.approx(1.0), "the mask alone cannot tell the two apart"
     assert report.moved == 1 and report.distance >= 4 and report.retained > 1.9
-
-
-def test_report_of_two_objects_apart():
     report = measure(spots([(2, 2), (14, 16)]), (20, 24), 0.3)
     assert report.unmoved > 1.9 and report.moved == 0 and report.distance == 0
     assert report.retained == pytest.approx(report.unmoved)
-
-
-def test_report_of_flat_maps_is_mixups():
+    # The first and the last collide, the two between do not.
+    report = measure(spots([(8, 9), (2, 2), (14, 16), (8, 9)]), (20, 24), 0.3)
+    assert report.moved == 0.5 and report.distance >= 4
     report = measure(torch.ones(4, 1, 8, 8), (32, 32), 0.3)
-    assert report.half == 0.5 and report.moved == 0
-    assert report.retained == pytest.approx(1, abs=1e-5)
+    assert report.half == 0.5 and report.moved == 0 and report.retained == pytest.approx(1, abs=1e-5)
 
 
 def test_noise_scores_as_maps_do():
@@ -54,123 +52,51 @@ def test_noise_scores_as_maps_do():
         assert report.retained > 1.05 and 0.2 < report.half < 0.35
 
 
-def test_report_agrees_with_the_plan():
+@pytest.mark.parametrize("size", [(36, 28), (6, 8)])
+def test_report_agrees_with_the_plan(size):
+    """Also of images smaller than their maps."""
     maps, partner = torch.rand(6, 1, 9, 7) ** 4, torch.arange(5, -1, -1)
-    plan = sage(maps, partner, torch.full((6,), 0.4), (36, 28))
-    report = measure(maps, (36, 28), 0.4)
+    report = measure(maps, size, 0.4)
+    plan = sage(maps, partner, torch.full((6,), 0.4), size)
     assert report.retained == pytest.approx(plan.retained(maps).sum(1).mean().item())
-    still = torch.zeros(1, 17, 13, dtype=torch.bool)
-    still[0, 8, 6] = True
-    plan = sage(maps, partner, torch.full((6,), 0.4), (36, 28), candidates=still)
-    assert report.unmoved == pytest.approx(plan.retained(maps).sum(1).mean().item())
+    maps = torch.nn.functional.adaptive_avg_pool2d(maps, [min(9, size[0]), min(7, size[1])])
+    large = torch.nn.functional.interpolate(maps / maps.sum((2, 3), keepdim=True), size, mode="bilinear")
+    own, other = 0.4 * large, 0.6 * large[partner]
+    mask = own / (own + other)
+    still = MixPlan.of_pairs(partner, mask, mask.mean((1, 2, 3)))
+    assert report.unmoved == pytest.approx(still.retained(maps).sum(1).mean().item(), rel=1e-2)
 
 
-def test_report_counts_distances_of_those_that_move():
-    maps = spots([(8, 9), (2, 2), (14, 16), (8, 9)])  # the first and the last collide, the two between do not
-    report = measure(maps, (20, 24), 0.3)
-    assert report.moved == 0.5 and report.distance >= 4
+def run(pictures, *flags, output="out.pdf"):
+    command.main([str(pictures), "--saliency", "spectral", "--size", "32", "-o", str(pictures / output), *flags])
 
 
-def test_the_command_says_what_it_measured(pictures, capsys):
-    command.main(
-        [
-            str(pictures),
-            "--saliency",
-            "spectral",
-            "--size",
-            "32",
-            "-o",
-            str(pictures / "f.png"),
-            "--mixer",
-            "sage",
-            "mixup",
-        ]
-    )
+@pytest.mark.parametrize(
+    ("flags", "ratios", "reported"),
+    [
+        (["--mixer", "sage", "mixup"], "0.5 (--lam), SAGE at 0.3 (times its lam_max)", "SAGE at ratio 0.3 on 3 images"),
+        (["--mixer", "mixup", "cutmix", "--report", "0"], "0.5 (--lam)", None),
+        (["--lam", "0.8", "--mixer-kwargs", "lam_max=0.5", "--count", "2"], "0.8 (--lam), SAGE at 0.4", "0.4 on 3"),
+    ],
+)
+def test_the_command_says_what_it_drew_and_measured(flags, ratios, reported, pictures, capsys):
+    run(pictures, *flags, output="new/folder/f.jpg")
     out = capsys.readouterr().out
-    assert "\ndrawn at mixing ratio 0.5 (--lam), SAGE at 0.3 (times --sage-lam-max)\n" in out
-    assert "half of an image's saliency lies in" in out and "SAGE at ratio 0.3 on 3 images" in out
-    assert re.search(
-        r"retain [\d.]+ together, where Mixup retains 1.00: [+-][\d.]+ by the mask, [+-][\d.]+ by the moves", out
-    )
-
-
-def test_sages_ratio_is_told_only_where_sage_is_drawn(pictures, capsys):
-    fixed = [str(pictures), "--saliency", "spectral", "--size", "32", "-o", str(pictures.parent / "f.jpg")]
-    command.main([*fixed, "--report", "0", "--mixer", "mixup", "cutmix"])
-    out = capsys.readouterr().out
-    assert "drawn at mixing ratio 0.5 (--lam)\n" in out and "SAGE" not in out
-
-
-def test_the_report_can_be_left_out_and_follows_the_ratio(pictures, capsys):
-    fixed = [str(pictures), "--saliency", "spectral", "--size", "32", "-o", str(pictures.parent / "f.jpg")]
-    command.main([*fixed, "--report", "0"])
-    assert "retain" not in capsys.readouterr().out
-    command.main([*fixed, "--lam", "0.8", "--sage-lam-max", "0.5", "--count", "2"])
-    assert "SAGE at ratio 0.4 on 3 images" in capsys.readouterr().out
-    with Image.open(pictures.parent / "f.jpg") as picture:
-        assert picture.format == "JPEG"
-
-
-def test_the_report_changes_no_picture_and_sees_what_the_picture_sees(tmp_path, monkeypatch, capsys):
-    channels = []
-    brightness = lambda images: channels.append(images.shape[1]) or images.mean(1, keepdim=True)  # noqa: E731
-    monkeypatch.setattr(command, "create_saliency", lambda **_: brightness)
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for number in range(9):  # the first and the last, which are drawn, are grey; the report sees colours between
-        grey = number in (0, 8)
-        pixels = torch.rand(20, 20).mul(255).byte().numpy() if grey else torch.rand(20, 20, 3).mul(255).byte().numpy()
-        Image.fromarray(pixels).save(folder / f"picture{number}.png")
-    pictures = []
-    for report in ("0", "5"):
-        target = tmp_path / f"{report}.png"
-        command.main([str(folder), "--size", "16", "--count", "2", "--report", report, "-o", str(target)])
-        with Image.open(target) as picture:
-            pictures.append(np.asarray(picture))
-    assert np.array_equal(*pictures) and channels == [1, 1, 1]
-    assert "on 5 images" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match=r"^error: --report must be 0 or at least 2, since it mixes images, got 1$"):
-        command.main([str(folder), "--report", "1", "-o", str(tmp_path / "f.png")])
+    assert f"\ndrawn at mixing ratio {ratios}" in out and ("half of an image's saliency" in out) == bool(reported)
+    if reported:
+        assert reported in out and "+" in re.search(r"retain [\d.]+ together, .*", out)[0]
+    else:
+        assert "SAGE" not in out
+    with Image.open(pictures / "new" / "folder" / "f.jpg") as picture:
+        assert picture.format == "JPEG" and picture.width > 800
 
 
 def test_labels_by_saliency(pictures):
     images, maps = torch.rand(3, 3, 24, 24), torch.rand(3, 1, 6, 6) ** 3
-    plans = [
-        command.make_plans(
-            command.build_parser().parse_args([str(pictures), "--mixer", "cutmix", *flags]), images, maps
-        )
-        for flags in ([], ["--mixer-label-weight", "saliency"])
-    ]
-    seen = plans[0]["cutmix"].retained(maps)
-    assert torch.allclose(plans[1]["cutmix"].lam, seen / seen.sum(1, keepdim=True))
-
-
-@pytest.mark.parametrize("name", ["", "x.gif", "folder.png"])
-def test_the_output_must_be_a_picture_or_a_page(name, pictures):
-    (pictures.parent / "folder.png").mkdir(exist_ok=True)
-    with pytest.raises(SystemExit, match=r"^error: --output must be a file that ends in .png, .jpg"):
-        command.main([str(pictures), "--saliency", "spectral", "-o", str(pictures.parent / name)])
-
-
-def test_folders_of_the_output_are_made(pictures):
-    command.main(
-        [str(pictures), "--saliency", "spectral", "--size", "32", "-o", str(pictures / "new" / "it" / "m.png")]
-    )
-    assert (pictures / "new" / "it" / "m.png").exists()
-
-
-def test_broken_files_are_named(pictures):
-    (pictures / "z.png").write_bytes((pictures / "picture0.png").read_bytes()[:90])
-    with pytest.raises(SystemExit, match=r"^error: '.*z.png' must be a whole image file \(.*\); replace or remove it"):
-        command.main([str(pictures), "--saliency", "spectral", "--size", "32", "-o", str(pictures / "m.png")])
-
-
-def test_the_partner_stands_beside_its_image():
-    images, maps = torch.rand(2, 3, 8, 8), torch.rand(2, 1, 8, 8)
-    plan = sage(maps, torch.tensor([1, 0]), torch.tensor([0.5, 0.5]), (8, 8))
-    axes = draw_plans(images, maps, {"sage": plan}, ["a", "b"]).axes
-    assert axes[2].get_title() == "partner"
-    assert torch.equal(torch.from_numpy(axes[2].images[0].get_array().data), images[1].permute(1, 2, 0))
+    asked = [command.build_parser().parse_args(["x", "--mixer", "cutmix", *flags]) for flags in ([], LABELS)]
+    plain, weighted = (command.make_plans(args, images, maps)["cutmix"] for args in asked)
+    seen = plain.retained(maps)
+    assert torch.allclose(weighted.lam, seen / seen.sum(1, keepdim=True))
 
 
 def parse(arguments):
@@ -193,32 +119,8 @@ def test_errors_name_flags():
     assert set(FLAGS.values()) == {*SALIENCY_FLAGS, "--mixer", "--mixer-label-weight"}
 
 
-def test_the_command_names_its_own_flags(pictures):
-    for arguments, message in ((["--lam", "2"], "--lam must lie in"), (["--size", "0"], "--size must be at least 1")):
-        with pytest.raises(SystemExit, match=f"^error: {message}"):
-            command.main([str(pictures), "--saliency", "spectral", *arguments])
-
-
 def test_translations_in_words():
     assert in_words(40, -96) == "40 px down, 96 px left" and in_words(-1, 0) == "1 px up" and in_words(0, 0) == ""
-
-
-def test_progress_is_shown_for_folders(pictures, monkeypatch, capsys):
-    shown = []
-    monkeypatch.setattr(command, "_progress", lambda what: lambda items: shown.append((what, len(items))) or items)
-    command.main([str(pictures), "--saliency", "spectral", "--size", "32", "-o", str(pictures / "f.png")])
-    assert shown == 2 * [("reading images", 3), ("saliency", 1)], "once for the picture, once for the report"
-
-
-def test_visualize_folder_and_files(pictures, capsys):
-    for images in ([pictures], sorted(pictures.glob("*.png"))):
-        target = pictures / "out" / "figure.png"
-        target.parent.mkdir(exist_ok=True)
-        command.main([*map(str, images), "--saliency", "spectral", "--size", "32", "-o", str(target)])
-        with Image.open(target) as picture:
-            assert picture.width > 800
-        shutil.rmtree(target.parent)
-    assert "3 images, saliency: spectral residual" in capsys.readouterr().out
 
 
 def test_draw_plans_shows_the_plan_in_words():
@@ -251,15 +153,16 @@ def test_draw_plans_shows_the_plan_in_words():
     assert axes[13].get_xlabel() == "dog 1.00\nretained 1.00"
 
 
-def test_names_are_no_formulas_and_16_bit_pictures_keep_their_greys(tmp_path):
+def test_grey_pictures_of_16_bit_keep_their_greys_and_names_are_no_formulas(tmp_path):
     folder = tmp_path / r"$\foo$"
     folder.mkdir()
     grey = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
     for name in ("a.png", "b.png"):
         Image.fromarray(grey).save(folder / name)
-    images, _ = load_images([str(tmp_path)], 2, 8)
-    assert images.mean() == pytest.approx(0.5, abs=0.01)
-    command.main([str(tmp_path), "--saliency", "spectral", "--size", "8", "-o", str(tmp_path / "out.png")])
+    images, names = load_images([str(tmp_path)], 2, 8)
+    assert images.shape == (2, 3, 8, 8) and images.mean() == pytest.approx(0.5, abs=0.01)
+    assert names == [r"$\foo$"] * 2
+    run(tmp_path, output="out.png")
 
 
 def test_draw_mixed_is_a_grid_with_label_weights():
@@ -278,41 +181,30 @@ def test_draw_mixed_is_a_grid_with_label_weights():
         (["nowhere"], "IMAGES_OR_FOLDER must exist, got 'nowhere'"),
         (["picture0.png"], "at least 2 images are needed to mix, got 1"),
         ([".", "--saliency-checkpoint", "nowhere.pth"], "--saliency-checkpoint must be an existing file"),
-        (["text"], "text"),
+        (["torn"], "a.png' must be a whole image file"),
         ([".", "--lam", "1.5"], "--lam must lie in"),
         ([".", "--count", "1"], "--count must be at least 2"),
-        ([".", "--size", "0"], "error: --size must be at least 1"),
-        ([".", "--saliency-size", "0"], "error: --saliency-size must be at least"),
+        ([".", "--size", "0"], "--size must be at least 1"),
+        ([".", "--report", "1"], "--report must be 0 or at least 2, since it mixes images, got 1"),
+        ([".", "--saliency-size", "0"], "--saliency-size must be at least"),
         ([".", "--mixer", "sage", "mixup", "--mixer-kwargs", "lam_max=1"], "must be of one method"),
         ([".", "--mixer-kwargs", "nonsense=1"], "sage has lam_max, search_fraction, got nonsense"),
-        ([".", "--mixer-kwargs", "lam_max=1"], "lam_max must be given by --sage-lam-max"),
+        ([".", "--mixer-kwargs", "lam_max=7"], "`lam_max` must lie in (0, 1], got 7"),
         ([".", "-o", "picture0.png/x.png"], "picture0.png"),
+        ([".", "-o", "x.gif"], "--output must be a file that ends in .png, .jpg"),
+        ([".", "-o", "folder.png"], "--output must be a file that ends in .png, .jpg"),
     ],
 )
-def test_visualize_errors_are_one_line(arguments, message, pictures, monkeypatch):
+def test_errors_are_one_line(arguments, message, pictures, monkeypatch):
     monkeypatch.chdir(pictures)
-    (pictures / "text").mkdir()
-    for name in ("a.png", "b.png"):
-        (pictures / "text" / name).write_text("no picture")
-    if "text" not in arguments:
-        shutil.rmtree(pictures / "text")
+    if "folder.png" in arguments:
+        (pictures / "folder.png").mkdir()
+    if "torn" in arguments:
+        shutil.copytree(pictures, pictures / "torn")
+        (pictures / "torn" / "a.png").write_bytes((pictures / "picture0.png").read_bytes()[:90])
     with pytest.raises(SystemExit) as caught:
         command.main([*arguments, *(["--saliency", "spectral"] if "--saliency-checkpoint" not in arguments else [])])
     assert str(caught.value).startswith("error: ") and message in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_visualize_with_a_checkpoint_in_colour_and_grey(pictures, checkpoint):
-    import timm
-
-    target = str(pictures / "figure.pdf")
-    command.main([str(pictures), "--size", "32", "--saliency-checkpoint", checkpoint, "-o", target])
-    grey = timm.create_model("test_resnet", num_classes=4, in_chans=1)
-    torch.save({"arch": "test_resnet", "state_dict": grey.state_dict()}, pictures / "grey.pth")
-    for path in pictures.glob("*.png"):
-        with Image.open(path) as picture:
-            picture.convert("L").save(path)
-    command.main([str(pictures), "--size", "32", "--saliency-checkpoint", str(pictures / "grey.pth"), "-o", target])
-    assert Path(target).stat().st_size > 1000
 
 
 def blocks_of(plans):
@@ -327,7 +219,7 @@ def blocks_of(plans):
         (["--saliency-size", "16"], lambda images, saliency, plans: saliency),
         (["--saliency-blur", "0.3"], lambda images, saliency, plans: saliency),
         (["--saliency-grid", "4"], lambda images, saliency, plans: saliency),
-        (["--sage-lam-max", "0.9"], lambda images, saliency, plans: plans["sage"].mask),
+        (["--mixer-kwargs", "lam_max=0.9"], lambda images, saliency, plans: plans["sage"].mask),
         (["--mixer", "comixup", "--mixer-kwargs", "block_num=2"], lambda images, saliency, plans: blocks_of(plans)),
         (["--lam", "0.2"], lambda images, saliency, plans: plans["sage"].mask),
         (["--count", "2"], lambda images, saliency, plans: images),
@@ -337,26 +229,24 @@ def blocks_of(plans):
     ],
 )
 def test_every_flag_of_visualize_shows_in_the_picture(flags, changed, pictures, monkeypatch, checkpoint):
-    drawn, draw = [], command.draw_plans
-    monkeypatch.setattr(command, "draw_plans", lambda *a: drawn.append(changed(*a[:3])) or draw(*a))
+    drawn, nothing = [], SimpleNamespace(savefig=lambda *a, **k: None)
+    monkeypatch.setattr(command, "draw_plans", lambda *a: drawn.append(changed(*a[:3])) or nothing)
     fixed = ["--size", "32", "--saliency-checkpoint", checkpoint, "-o", str(pictures / "out.pdf")]
     command.main([str(pictures), *fixed])
     command.main([str(pictures), *fixed, *flags])
     assert drawn[0].shape != drawn[1].shape or not torch.allclose(drawn[0].float(), drawn[1].float(), rtol=1e-2)
 
 
-def test_the_seed_of_visualize_decides_what_methods_draw(pictures, monkeypatch):
-    drawn, draw = [], command.draw_plans
-    monkeypatch.setattr(command, "draw_plans", lambda *a: drawn.append(a[2]["cutmix"].mask) or draw(*a))
-    fixed = ["--size", "32", "--saliency", "spectral", "--mixer", "cutmix", "-o", str(pictures / "out.pdf")]
+def test_the_seed_decides_what_methods_draw(pictures, monkeypatch):
+    drawn, nothing = [], SimpleNamespace(savefig=lambda *a, **k: None)
+    monkeypatch.setattr(command, "draw_plans", lambda *a: drawn.append(a[2]["cutmix"].mask) or nothing)
     for seed in ("3", "3", "4"):
-        command.main([str(pictures), *fixed, "--seed", seed])
+        run(pictures, "--mixer", "cutmix", "--seed", seed)
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
 
 
-def test_saliency_is_told_the_images_are_not_normalised(pictures, tiny_model, monkeypatch, checkpoint):
+def test_saliency_is_told_the_images_are_not_normalised(pictures, monkeypatch):
     seen = []
     monkeypatch.setattr(command, "create_saliency", lambda *a, **k: seen.append(k) or create_saliency(*a, **k))
-    arguments = ["--size", "32", "--saliency-checkpoint", checkpoint, "-o", str(pictures / "f.png")]
-    command.main([str(pictures), *arguments])
+    run(pictures)
     assert seen[0]["mean"] == (0.0, 0.0, 0.0) and seen[0]["std"] == (1.0, 1.0, 1.0)

@@ -2,20 +2,20 @@
 
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
-from .auxiliary import ModelInTraining, unwrap
 from .base import Custom, Saliency, Source
-from .gradient import Feature, Gradient
-from .loading import load_auxiliary
+from .gradient import Feature, Gradient, ModelSaliency
+from .loading import in_training, load_auxiliary
 from .network import Network, is_network
 from .spectral import Spectral
 
 __all__ = ["SOURCES", "Saliency", "Source", "create_saliency", "resolve"]
 
-SOURCES: dict[str, Callable[..., Saliency]] = {
+SOURCES: dict[str, type[Saliency]] = {
     "network": Network,
     "feature": Feature,
     "gradient": Gradient,
@@ -78,24 +78,23 @@ def create_saliency(
     if unknown := set(settings) - {"blur", "grid", "floor"}:
         raise TypeError(f"saliency settings are blur, grid and floor, got {', '.join(sorted(unknown))}")
     settings |= {"mean": mean, "std": std}
-    if name == "network":
-        if model is not None or use_labels is not None:
-            raise ValueError("'network' saliency looks through no model and at no labels; drop them or use 'feature'")
-        return Network(checkpoint, size, **settings)
-    if name == "spectral":
-        if any(value is not None for value in (model, checkpoint, use_labels)):
-            raise ValueError("'spectral' saliency uses no model, checkpoint or labels; drop them or use 'feature'")
-        return Spectral(size, **settings)
+    source = SOURCES[name]
     if name == "self":
-        if not isinstance(model, nn.Module):
+        if not isinstance(model, nn.Module) or checkpoint is not None:
             raise ValueError(
-                f"'self' saliency needs the module in training, got {model!r}; use create_saliency('self', model=model)"
+                f"'self' saliency needs the module in training, got model={model!r} and checkpoint={checkpoint!r}; use "
+                "create_saliency('self', model=model)"
             )
-        if checkpoint is not None:
-            raise ValueError("'self' saliency uses no checkpoint; it follows the model in training")
-        origin = f"the {type(unwrap(model)).__name__} in training"
-        return Gradient(ModelInTraining(model, None, None, None, origin, own=True), size, use_labels, **settings)
-    return SOURCES[name](load_auxiliary(model, checkpoint), size, use_labels, **settings)
+        return Gradient(in_training(model), size, use_labels, **settings)
+    if issubclass(source, ModelSaliency):
+        return source(load_auxiliary(model, checkpoint), size, use_labels, **settings)
+    through: dict[str, Any] = {"model": model, "checkpoint": checkpoint, "size": size, "use_labels": use_labels}
+    given = {argument: value for argument, value in through.items() if value is not None}
+    if unfit := given.keys() - inspect.signature(source).parameters.keys():
+        raise ValueError(
+            f"`{min(unfit)}` must not be given for {name!r} saliency, which has none; drop it or use 'feature'"
+        )
+    return source(**given, **settings)
 
 
 def resolve(saliency: str | Source | None) -> Saliency:

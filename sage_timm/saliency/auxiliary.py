@@ -1,4 +1,4 @@
-"""The model that saliency looks through, and how it is run: frozen, or the one in training."""
+"""The model that saliency looks through, and how it is fed and run: frozen, or the one in training."""
 
 import contextlib
 import math
@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..checks import first_line
 from ..tensors import per_channel, resize
 
 Statistics = tuple[Sequence[float], Sequence[float]]
@@ -17,14 +16,16 @@ Statistics = tuple[Sequence[float], Sequence[float]]
 
 @dataclass(frozen=True)
 class Auxiliary:
-    """A frozen model with what is needed to feed it.
+    """A model with what is needed to feed and run it: a frozen copy, or the one in training.
 
     Attributes:
-        model: in eval mode, no parameter with a gradient, images [B, C, h, w] -> logits [B, N].
+        model: images [B, C, h, w] -> logits [B, N]; if frozen, in eval mode, no parameter with a gradient.
         mean, std: per-channel normalisation it was trained with, on images in [0, 1]; None where unknown.
         size: side in pixels that its saliency is computed at, (h, w); None for the images' own size.
         origin: what it is and where its weights come from, in a few words.
         own: the weights are the user's own, so that the labels are read as the model's classes where it has as many.
+        frozen: it moves to the images' device and gets the channels it was built for. The model in training must live
+            on that device and takes the images as they come; its modes, buffers and gradients are left as found.
     """
 
     model: nn.Module
@@ -33,16 +34,12 @@ class Auxiliary:
     size: tuple[int, int] | None
     origin: str
     own: bool = False
+    frozen: bool = True
 
     @property
     def statistics(self) -> Statistics | None:
         """The mean and std; None where unknown."""
         return None if self.mean is None or self.std is None else (self.mean, self.std)
-
-    @property
-    def num_classes(self) -> int | None:
-        """Number of classes of the model; None if unknown."""
-        return getattr(self.model, "num_classes", None)
 
     def channels(self, given: int) -> int:
         """Return the number of channels that the model is to see of images with `given`.
@@ -50,6 +47,8 @@ class Auxiliary:
         That is 1 or 3 where its first convolution says that it was built for these, also where a stem folds k x k
         pixels into 3 k^2 channels; any other model sees the images as they are.
         """
+        if not self.frozen:
+            return given
         first = next((module for module in self.model.modules() if isinstance(module, nn.Conv2d)), None)
         seen = given if first is None else first.in_channels
         if seen in (given, 1):
@@ -67,37 +66,24 @@ class Auxiliary:
             size: (h, w) in pixels; None for the images' own.
             given: mean and std that the images are normalised with, if known.
         """
-        images = _resized(images, size)
+        resized = resize(images, size or images.shape[-2:])
+        images = images.clone() if resized is images else resized
         own, channels = self.statistics, self.channels(images.shape[1])
-        if channels == images.shape[1] and (own is None or given == own):
-            return images
-        if given and own:
+        restate = (own, channels) != (given, images.shape[1])
+        if own and given and restate:
             images = images * per_channel(given[1], images) + per_channel(given[0], images)
         if channels != images.shape[1]:
             images = images.mean(1, keepdim=True).repeat(1, channels, 1, 1)
-        return (images - per_channel(own[0], images)) / per_channel(own[1], images) if given and own else images
+        if own and given and restate:
+            images = (images - per_channel(own[0], images)) / per_channel(own[1], images)
+        return images.to(next(self.model.parameters(), images).dtype)
 
     @contextlib.contextmanager
     def on(self, device: torch.device) -> Iterator[nn.Module]:
-        """Yield the model on `device`, in eval mode."""
-        parameter = next(self.model.parameters(), None)
-        yield self.model if parameter is None or parameter.device == device else self.model.to(device)
-
-
-class ModelInTraining(Auxiliary):
-    """The model that is trained, in eval mode and with its weights of the moment, for the paper's own saliency.
-
-    It is no copy and must live on the images' device; modes, buffers and gradients are left as found.
-    """
-
-    def input(self, images: torch.Tensor, size: tuple[int, int] | None, given: Statistics | None) -> torch.Tensor:
-        """Resize the images; they come as the model expects them."""
-        return _resized(images, size).to(next(self.model.parameters()).dtype)
-
-    @contextlib.contextmanager
-    def on(self, device: torch.device) -> Iterator[nn.Module]:
-        """Yield the model in eval mode; every module's own mode is put back, also after an error."""
+        """Yield the model in eval mode, a frozen one on `device`; modes are put back, also after an error."""
         model = unwrap(self.model)
+        if self.frozen and any(parameter.device != device for parameter in model.parameters()):
+            model.to(device)
         modes = [(module, module.training) for module in model.modules()]
         try:
             yield model.eval()
@@ -106,53 +92,12 @@ class ModelInTraining(Auxiliary):
                 module.training = training
 
 
-def unwrap(model: nn.Module) -> nn.Module:
+def unwrap(model: Any) -> nn.Module:
     """Return the module inside DistributedDataParallel and torch.compile wrappers."""
     while True:
-        inner = getattr(model, "_orig_mod", None)
-        if inner is None and isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
-            inner = model.module
-        if inner is None:
+        if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+            model = model.module
+        elif hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        else:
             return model
-        model = inner
-
-
-def run(model: nn.Module, pixels: torch.Tensor) -> Any:
-    """Run a model; what fails says what to check."""
-    try:
-        return model(pixels)
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, AssertionError) as error:
-        raise RuntimeError(
-            f"the saliency model failed on images of shape {tuple(pixels.shape[1:])} ({first_line(error)}); check "
-            "`size`, and that its channels are the images'"
-        ) from error
-
-
-def run_from(stage: str, model: nn.Module, pixels: torch.Tensor) -> tuple[Any, Any]:
-    """Run a model, differentiable from the output of a stage on.
-
-    Returns:
-        What the model returns, and that output, a leaf with a gradient; None where it is no tensor.
-    """
-    leaf: Any = None
-
-    def cut(module, inputs, output):
-        nonlocal leaf
-        if isinstance(output, torch.Tensor):
-            leaf = output.detach().requires_grad_()
-            return leaf.clone()  # the next layer may write into it
-        return output
-
-    hook = model.get_submodule(stage).register_forward_hook(cut)
-    try:
-        return run(model, pixels), leaf
-    finally:
-        hook.remove()
-
-
-def _resized(images: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
-    """Resize images to `size`; a copy in any case, since a model may write into its input."""
-    resized = resize(images, size or tuple(images.shape[-2:]))
-    return images.clone() if resized is images else resized

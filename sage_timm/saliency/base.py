@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
-from numbers import Real
+from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -52,28 +51,14 @@ class Saliency:
         """Set the per-channel mean and std of the images to come, sequences, tensors or arrays; None where unknown.
 
         Raises:
-            TypeError, ValueError: one is given without the other, they differ in length, or they are no statistics of
-                images in [0, 1].
+            ValueError: one is given without the other, they differ in length, or they are no statistics of images in
+                [0, 1].
         """
         if (mean is None) != (std is None):
             raise ValueError(f"`mean` and `std` must be given together, got mean={mean!r}, std={std!r}")
-        if mean is not None and std is not None:
-            mean, std = (v.flatten().tolist() if isinstance(v, (torch.Tensor, np.ndarray)) else v for v in (mean, std))
-            for name, values in (("mean", mean), ("std", std)):
-                if isinstance(values, Real):
-                    raise TypeError(f"`{name}` must hold a number per channel, got {values!r}; write ({values!r},)")
-                for value in values:
-                    if not 0 <= check_number(name, value, -math.inf, math.inf) <= 1:
-                        raise ValueError(
-                            f"`{name}` must lie in [0, 1], as of images in [0, 1], got {value!r}; that of images in "
-                            "[0, 255] is to be divided by 255"
-                        )
-            if len(mean) != len(std) or not all(value > 0 for value in std):
-                raise ValueError(
-                    f"`std` must hold a positive number for each of `mean`, got mean={mean!r}, std={std!r}"
-                )
-        self.mean = None if mean is None else tuple(mean)
-        self.std = None if std is None else tuple(std)
+        self.mean, self.std = _numbers("mean", mean), _numbers("std", std)
+        if self.mean and self.std and (len(self.mean) != len(self.std) or 0 in self.std):
+            raise ValueError(f"`std` must hold a positive number for each of `mean`, got mean={mean!r}, std={std!r}")
 
     @property
     def statistics(self) -> tuple[Sequence[float], Sequence[float]] | None:
@@ -118,7 +103,7 @@ class Saliency:
 
     def _finished(self, maps: torch.Tensor) -> torch.Tensor:
         """Blur raw maps, average them down to the grid and subtract the floor."""
-        maps = maps.float().clamp_min(0)
+        maps = maps.float()
         if self.blur:
             maps = gaussian_blur(maps, self.blur * min(maps.shape[-2:]))
         rows, columns = (math.ceil(side / math.ceil(side / (self.grid or side))) for side in maps.shape[-2:])
@@ -135,6 +120,22 @@ class Saliency:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._settings()})"
+
+
+def _numbers(name: str, values: Any) -> tuple[float, ...] | None:
+    """Return statistics as plain numbers."""
+    if values is None:
+        return None
+    try:
+        numbers = torch.as_tensor(values, dtype=torch.float64).flatten().tolist()
+    except (TypeError, ValueError):
+        numbers = []
+    if not numbers or not all(0 <= value <= 1 for value in numbers):
+        raise ValueError(
+            f"`{name}` must hold numbers in [0, 1], as of images in [0, 1], got {values!r}; divide those of images in "
+            "[0, 255] by 255"
+        )
+    return tuple(numbers)
 
 
 def _cut_off(tensor: torch.Tensor) -> torch.Tensor:

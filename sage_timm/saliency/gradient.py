@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..checks import check_count
+from ..checks import check_count, first_line
 from ..device import Lock
 from ..tensors import resize
-from .auxiliary import Auxiliary, run, run_from
+from .auxiliary import Auxiliary
 from .base import Saliency
 
 
-class _ModelSaliency(Saliency):
+class ModelSaliency(Saliency):
     """A source that looks through a model, at `size` pixels."""
 
     name: str
@@ -39,9 +39,18 @@ class _ModelSaliency(Saliency):
         return any(parameter.is_cuda for parameter in self.auxiliary.model.parameters())
 
     def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
-        """Compute the map of images, through the model on their device."""
+        """Compute the map of images, through the model on their device; what fails says what to check."""
         with self._lock, self.auxiliary.on(images.device) as model:
-            return self.map(model, self.auxiliary.input(images, self.size, self.statistics), target)
+            pixels = self.auxiliary.input(images, self.size, self.statistics)
+            try:
+                return self.map(model, pixels, target)
+            except torch.OutOfMemoryError:
+                raise
+            except (RuntimeError, AssertionError) as error:
+                raise RuntimeError(
+                    f"the saliency model failed on images of shape {tuple(pixels.shape[1:])} ({first_line(error)}); "
+                    "check `size`, and that its channels are the images'"
+                ) from error
 
     def map(self, model: nn.Module, pixels: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
         """Compute a non-negative map [B, 1, h, w] from the model's own input, with gradients enabled."""
@@ -68,14 +77,15 @@ class _ModelSaliency(Saliency):
 
     def __repr__(self) -> str:
         size = f"{self.size[0]} x {self.size[1]} px" if self.size else "the images' own size"
-        known = f" ({self.auxiliary.num_classes} classes)" if self.auxiliary.num_classes else ""
+        classes = getattr(self.auxiliary.model, "num_classes", None)
+        known = f" ({classes} classes)" if classes else ""
         by_labels = self.auxiliary.own if self.use_labels is None else self.use_labels
         of = "by the label" if by_labels else "by its own top class"
         of += ", where its classes are as many" if by_labels and self.use_labels is None else ""
         return f"{self.name} of {self.auxiliary.origin}{known}, at {size} ({self._settings()}), {of}"
 
 
-class Gradient(_ModelSaliency):
+class Gradient(ModelSaliency):
     """Magnitude of the loss gradient at the pixels, averaged over channels (the paper's saliency, section 3.1).
 
     s(y, x) = mean over channels c of |dL / dx(c, y, x)|, with x the image as the model sees it.
@@ -91,12 +101,12 @@ class Gradient(_ModelSaliency):
 
     def map(self, model: nn.Module, pixels: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
         """Compute |dL/dx|, averaged over channels."""
-        logits = run(model, pixels.requires_grad_())
+        logits = model(pixels.requires_grad_())
         (gradient,) = torch.autograd.grad(logits, pixels, self.slope(logits, target))
         return gradient.abs().mean(1, keepdim=True)
 
 
-class Feature(_ModelSaliency):
+class Feature(ModelSaliency):
     """Gradient times activation (minus its median), summed over channels, at the last stage of at least 10 x 10 cells.
 
     s(y, x) = sum over channels c of |dL/da(c, y, x) * (a(c, y, x) - median of a(c) over the frame)|, with a the output
@@ -112,10 +122,8 @@ class Feature(_ModelSaliency):
     defaults: ClassVar = {"blur": 1 / 8, "floor": 1.0}
     cells = 10
 
-    def __init__(
-        self, auxiliary: Auxiliary, size: int | None = None, use_labels: bool | None = None, **settings
-    ) -> None:
-        super().__init__(auxiliary, size, use_labels, **settings)
+    def __init__(self, auxiliary: Auxiliary, *args, **settings) -> None:
+        super().__init__(auxiliary, *args, **settings)
         modules = dict(auxiliary.model.named_modules())
         stages: Any = getattr(auxiliary.model, "feature_info", None)
         found = stages[1:] or stages if isinstance(stages, list) else []
@@ -135,7 +143,21 @@ class Feature(_ModelSaliency):
     def map(self, model: nn.Module, pixels: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
         """Compute the map at the stage's resolution."""
         stage, size = self.stage(pixels.shape[-2:])
-        logits, feature = run_from(stage["module"], model, resize(pixels, size))
+        feature: Any = None
+
+        def cut(module: nn.Module, inputs: Any, output: Any) -> Any:
+            """Make the stage's output a leaf, from which on the model is differentiable."""
+            nonlocal feature
+            if not isinstance(output, torch.Tensor):
+                return output
+            feature = output.detach().requires_grad_()
+            return feature.clone()  # the next layer may write into it
+
+        hook = model.get_submodule(stage["module"]).register_forward_hook(cut)
+        try:
+            logits = model(resize(pixels, size))
+        finally:
+            hook.remove()
         is_map = feature is not None and feature.ndim == 4 and feature.shape[1] == stage["num_chs"]
         if not is_map or (isinstance(logits, torch.Tensor) and not logits.requires_grad):
             raise self._without_stages()

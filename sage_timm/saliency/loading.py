@@ -2,7 +2,6 @@
 
 import argparse
 import copy
-import logging
 import os
 from typing import Any
 
@@ -38,16 +37,13 @@ def load_auxiliary(model: str | nn.Module | None = None, checkpoint: str | os.Pa
         if checkpoint is not None:
             raise ValueError("`checkpoint` must be None where `model` is a module, got both; load it into the module")
         if isinstance(unwrap(model), torch.jit.ScriptModule):
-            raise TypeError(
-                "`model` must not be a ScriptModule, which can't be copied and frozen; give the module itself"
-            )
-        module, origin = copy.deepcopy(unwrap(model)), f"the given {type(unwrap(model)).__name__}"
-        return _freeze(module, origin, own=True)
+            raise TypeError("`model` must not be a ScriptModule, which can't be copied; give the module itself")
+        return _freeze(copy.deepcopy(unwrap(model)), f"the given {type(unwrap(model)).__name__}", own=True)
     if model is not None and not isinstance(model, str):
         raise TypeError(f"`model` must be a timm model name or a module, got {type(model).__name__}")
     with torch.random.fork_rng(devices=[]):
         if checkpoint is not None:
-            return _from_checkpoint(model, checkpoint)
+            return _from_checkpoint(model, os.fspath(checkpoint))
         if model is None:
             raise ValueError(
                 "`model` or `checkpoint` must be given for saliency through a classifier, got neither; name a timm "
@@ -56,10 +52,13 @@ def load_auxiliary(model: str | nn.Module | None = None, checkpoint: str | os.Pa
         return _from_pretrained(model)
 
 
+def in_training(model: nn.Module) -> Auxiliary:
+    """Return the model in training, as it is."""
+    return Auxiliary(model, None, None, None, f"the {type(unwrap(model)).__name__} in training", own=True, frozen=False)
+
+
 def _freeze(module: nn.Module, origin: str, mean=None, std=None, size=None, own: bool = False) -> Auxiliary:
-    module.float().eval().requires_grad_(False)
-    for parameter in module.parameters():
-        parameter.grad = None
+    module.float().eval().requires_grad_(False).zero_grad()
     pretrained: Any = getattr(module, "pretrained_cfg", None)
     if pretrained:
         config = resolve_model_data_config(module)
@@ -70,13 +69,6 @@ def _freeze(module: nn.Module, origin: str, mean=None, std=None, size=None, own:
     return Auxiliary(module, mean and tuple(mean), std and tuple(std), size, origin, own)
 
 
-def _create(name: str, **kwargs) -> nn.Module:
-    try:
-        return create_model(name, **kwargs)
-    except Exception as error:
-        raise ValueError(f"cannot create the saliency model {name!r}: {first_line(error)}") from error
-
-
 def _from_pretrained(name: str) -> Auxiliary:
     if name.startswith("local-dir:") and not os.path.isdir(name.removeprefix("local-dir:")):
         raise ValueError(f"`model` must name an existing folder after local-dir:, got {name!r}")
@@ -85,10 +77,7 @@ def _from_pretrained(name: str) -> Auxiliary:
             f"`model` must name a timm model with pretrained weights, got {name!r}; "
             f"timm.list_pretrained() lists them, or give its weights as `checkpoint`"
         )
-    builder = logging.getLogger("timm.models._builder")
-    level = builder.level
     try:
-        builder.setLevel(logging.WARNING)  # its "Loading pretrained weights" would read as if of the model in training
         module = create_model(name, pretrained=True)
     except Exception as error:
         raise RuntimeError(
@@ -96,16 +85,13 @@ def _from_pretrained(name: str) -> Auxiliary:
             "`checkpoint` or local-dir:FOLDER as `model`, or use 'network' as `saliency`, whose weights come with the "
             "package"
         ) from error
-    finally:
-        builder.setLevel(level)
     # Half the size costs a quarter.
     size = tuple(side // 2 for side in resolve_model_data_config(module)["input_size"][1:])
     return _freeze(module.to(memory_format=torch.channels_last), f"{name}, pretrained", size=size)
 
 
-def _from_checkpoint(name: str | None, path: str | os.PathLike) -> Auxiliary:
-    path = os.fspath(path)
-    weights, arch, settings = _read_checkpoint(path)
+def _from_checkpoint(name: str | None, path: str) -> Auxiliary:
+    weights, arch, settings = read_checkpoint(path)
     name = name or arch
     if name is None:
         raise ValueError(f"`model` must name the architecture of {path!r}, which does not say it itself; got None")
@@ -117,11 +103,14 @@ def _from_checkpoint(name: str | None, path: str | os.PathLike) -> Auxiliary:
         kwargs["num_classes"] = classes
     if settings.get("gp"):
         kwargs["global_pool"] = settings["gp"]
-    module = _create(name, **kwargs)
-    first = f"{getattr(config, 'first_conv', None)}.weight"
-    expected = module.state_dict()
-    if first in expected and first in weights and (seen := weights[first].shape[1]) != expected[first].shape[1]:
-        module = _create(name, **kwargs | {"in_chans": 3 * seen // expected[first].shape[1]})
+    try:
+        module = create_model(name, **kwargs)
+        first = f"{getattr(config, 'first_conv', None)}.weight"
+        expected = module.state_dict()
+        if first in expected and first in weights and (seen := weights[first].shape[1]) != expected[first].shape[1]:
+            module = create_model(name, **kwargs | {"in_chans": 3 * seen // expected[first].shape[1]})
+    except Exception as error:
+        raise ValueError(f"cannot create the saliency model {name!r}: {first_line(error)}") from error
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
@@ -134,8 +123,13 @@ def _from_checkpoint(name: str | None, path: str | os.PathLike) -> Auxiliary:
     return _freeze(module, f"{name}, weights of {path}", settings.get("mean"), settings.get("std"), own=True)
 
 
-def _read_checkpoint(path: str) -> tuple[dict[str, torch.Tensor], str | None, dict]:
-    """Return the weights, the architecture's name if the file has it, and the training settings if it has them."""
+def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], str | None, dict]:
+    """Read weights, the architecture's name if the file has it, and the training settings if it has them.
+
+    Raises:
+        ValueError: there is no such file, or it holds no state_dict, or more than weights.
+    """
+    path = os.fspath(path)
     if not os.path.isfile(path):
         raise ValueError(f"`checkpoint` must be an existing file, got {path!r}; give a .safetensors, .pth or .pth.tar")
     try:

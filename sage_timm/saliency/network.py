@@ -7,18 +7,19 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from ..checks import check_count
 from ..tensors import resize
 from .base import Saliency
+from .loading import read_checkpoint
 
-FORMAT = "sage_timm saliency network"  # says in a file's metadata what it holds
 WEIGHTS = Path(__file__).with_name("network.safetensors")
 STRIDE = 16  # of the coarsest features
 SMALLEST = 16  # px per side that the network can look at
+FIRST = "fine.0.0.weight"  # the name of its first layer's weights
+EPSILON = 1e-10  # variance that counts as none
 
 
 class SaliencyNetwork(nn.Module):
@@ -57,15 +58,20 @@ def _enlarged(features: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return F.interpolate(features, size=like.shape[-2:], mode="bilinear")
 
 
-def standardized(images: torch.Tensor) -> torch.Tensor:
-    """Return images [B, C, h, w] as the network sees them: [B, 3, h, w] of mean 0 per channel and deviation 1 in all.
+def standardized(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bring images [B, C, h, w] to mean 0 per channel and deviation 1 over all channels, as the network sees them.
 
     So the maps don't depend on how the images are normalised, as long as all channels are scaled alike, as nearly they
     are by ImageNet's statistics. One channel is repeated; of any number but 1 and 3 the mean over channels is.
+
+    Returns:
+        The pixels [B, 3, h, w], and which images have no contrast [B, 1, 1, 1], bool.
     """
     if images.shape[1] != 3:
         images = images.mean(1, keepdim=True).expand(-1, 3, -1, -1)
-    return F.layer_norm(images - images.mean((-2, -1), keepdim=True), images.shape[1:], eps=1e-10)
+    centred = images - images.mean((-2, -1), keepdim=True)
+    pixels, _, scale = torch.native_layer_norm(centred, centred.shape[1:], None, None, EPSILON)
+    return pixels, scale > (4 / 3 * EPSILON) ** -0.5
 
 
 class Network(Saliency):
@@ -73,6 +79,9 @@ class Network(Saliency):
 
     It has learnt the maps of a large classifier and the boxes of objects (docs/saliency-model.md); it knows no classes,
     so labels are not looked at, and it removes each image's own mean and contrast, so that no statistics are needed.
+
+    It sees colours of images with 3 channels. Of 2, 4 and more (RGBA, multispectral) it sees the mean over all, as a
+    grey image; to have it see three of them, give a callable: `lambda images, target: network(images[:, :3], target)`.
 
     Args:
         checkpoint: weights of `python -m scripts.saliency`; default: those that come with the package.
@@ -95,8 +104,7 @@ class Network(Saliency):
 
     def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
         """Predict the maps, each of sum 1, flat for an image without contrast; the target is not used."""
-        pixels = standardized(resize(images, self.seen(*images.shape[-2:])))
-        blank = pixels.std((1, 2, 3), keepdim=True) < 0.5  # else it is 1
+        pixels, blank = standardized(resize(images, self.seen(*images.shape[-2:])))
         logits = self.network_on(images.device)(pixels).masked_fill(blank, 0)
         return logits.flatten(2).softmax(2).view_as(logits)
 
@@ -122,12 +130,8 @@ class Network(Saliency):
 
 
 def is_network(path: str | os.PathLike) -> bool:
-    """Whether a file holds weights that `save_network` wrote."""
-    try:
-        with safe_open(os.fspath(path), "pt") as file:
-            return (file.metadata() or {}).get("format", "").startswith(FORMAT)
-    except (OSError, SafetensorError):
-        return False
+    """Whether a file holds weights of a saliency network, and not of a classifier."""
+    return FIRST in read_checkpoint(path)[0]
 
 
 @torch.inference_mode(False)
@@ -137,18 +141,16 @@ def load_network(path: str | os.PathLike) -> SaliencyNetwork:
     Raises:
         ValueError: there is no such file, or it is no such network's.
     """
-    if not os.path.isfile(path):
-        raise ValueError(f"`checkpoint` must be an existing file, got {os.fspath(path)!r}; give a .safetensors")
+    weights = read_checkpoint(path)[0]
     try:
-        weights = load_file(path)
         with torch.device("meta"):
-            network = SaliencyNetwork(len(weights["fine.0.0.weight"]))
+            network = SaliencyNetwork(len(weights[FIRST]))
         network.load_state_dict({name: weight.float() for name, weight in weights.items()}, assign=True)
         if not all(weight.isfinite().all() for weight in network.parameters()):
             raise RuntimeError("a weight is not finite")
-    except (SafetensorError, KeyError, RuntimeError) as error:
+    except (KeyError, RuntimeError) as error:
         raise ValueError(
-            f"`checkpoint` must hold weights that scripts.saliency wrote, got {os.fspath(path)!r} "
+            f"`checkpoint` must hold the weights of a saliency network, got {os.fspath(path)!r} "
             f"({' '.join(str(error).split())[:200]}); for a classifier's weights use 'feature' saliency"
         ) from error
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
@@ -157,4 +159,4 @@ def load_network(path: str | os.PathLike) -> SaliencyNetwork:
 def save_network(network: SaliencyNetwork, path: str | os.PathLike, about: str = "") -> None:
     """Write a network's weights in half precision, with what there is to say about them."""
     weights = {name: weight.detach().half().contiguous() for name, weight in network.state_dict().items()}
-    save_file(weights, path, {"format": f"{FORMAT}; {about}"})  # one entry: the file writes several in any order
+    save_file(weights, path, {"format": f"sage_timm saliency network; {about}"})

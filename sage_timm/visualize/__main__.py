@@ -3,19 +3,19 @@
 import argparse
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image
 
 from ..checks import check_count, check_library, check_number
-from ..methods import create_method
+from ..methods import SAGE, create_method
 from ..options import METHOD_FLAGS, SALIENCY_FLAGS, in_flags, saliency_settings
 from ..plan import Batch, MixPlan
 from ..saliency import Saliency, create_saliency
 from .figures import draw_plans
-from .images import load_images
+from .images import load_images, progress
 from .report import measure
 
 FORMATS = (".png", ".jpg", ".jpeg", ".pdf")
@@ -39,7 +39,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="seed of what the methods draw themselves (default: 0)")
     for flag, settings in METHOD_FLAGS.items():
         parser.add_argument(flag, **settings | ({"nargs": "+"} if flag == "--mixer" else {}))
-    parser.add_argument("--sage-lam-max", type=float, default=0.6, metavar="A", help="SAGE's ratio is A x --lam (0.6)")
     for flag, settings in SALIENCY_FLAGS.items():
         parser.add_argument(flag, **settings)
     return parser
@@ -64,22 +63,20 @@ def draw(args: argparse.Namespace) -> list[str]:
         raise ValueError(f"--output must be a file that ends in {', '.join(FORMATS)}, got {args.output!r}")
     output.parent.mkdir(parents=True, exist_ok=True)
     check_number("--lam", args.lam, 0, 1)
-    check_number("--sage-lam-max", args.sage_lam_max, 0, 1, open_low=True)
     check_count("--count", args.count, 2)
     check_count("--size", args.size, 1)
     if check_count("--report", args.report, 0) == 1:
         raise ValueError("--report must be 0 or at least 2, since it mixes images, got 1")
-    images, names = load_images(args.images, args.count, args.size, _progress("reading images"))
-    channels = images.shape[1]
-    source = create_saliency(**saliency_settings(vars(args)), mean=(0.0,) * channels, std=(1.0,) * channels)
+    images, names = load_images(args.images, args.count, args.size)
+    source = create_saliency(**saliency_settings(vars(args)), mean=(0.0,) * 3, std=(1.0,) * 3)
     saliency = _maps(source, images)
     plans = make_plans(args, images, saliency)
     lines = [f"{args.output}: {len(images)} images, saliency: {source!r}"]
-    ratio = args.lam * args.sage_lam_max
-    of_sage = f", SAGE at {ratio:g} (times --sage-lam-max)" if "sage" in plans else ""
+    ratio = args.lam * (args.mixer_kwargs or {}).get("lam_max", SAGE.lam_max)
+    of_sage = f", SAGE at {ratio:g} (times its lam_max)" if "sage" in plans else ""
     lines.append(f"drawn at mixing ratio {args.lam:g} (--lam){of_sage}")
     if args.report and 0 < ratio < 1:
-        reported, _ = load_images(args.images, args.report, args.size, _progress("reading images"), channels)
+        reported, _ = load_images(args.images, args.report, args.size)
         report = measure(_maps(source, reported), (args.size, args.size), ratio)
         lines += [f"SAGE at ratio {ratio:g} on {report.images} images:", *(f"  {line}" for line in report.lines())]
     draw_plans(images, saliency, plans, names).savefig(args.output, dpi=110, bbox_inches="tight")
@@ -87,7 +84,7 @@ def draw(args: argparse.Namespace) -> list[str]:
 
 
 def _maps(source: Saliency, images: torch.Tensor) -> torch.Tensor:
-    return torch.cat([source(chunk) for chunk in _progress("saliency")(images.split(16))])
+    return torch.cat([source(chunk) for chunk in progress(images.split(16), "saliency")])
 
 
 def make_plans(args: argparse.Namespace, images: torch.Tensor, saliency: torch.Tensor) -> dict[str, MixPlan]:
@@ -95,27 +92,15 @@ def make_plans(args: argparse.Namespace, images: torch.Tensor, saliency: torch.T
     mixers, kwargs = args.mixer or ["sage"], args.mixer_kwargs or {}
     if kwargs and len(mixers) > 1:
         raise ValueError(f"--mixer-kwargs must be of one method, got --mixer {' '.join(mixers)}; draw them one by one")
-    if "lam_max" in kwargs:
-        raise ValueError(f"lam_max must be given by --sage-lam-max, got --mixer-kwargs lam_max={kwargs['lam_max']}")
     partner = torch.arange(len(images)).flip(0)
     lam = torch.full((len(images),), args.lam)
     plans = {}
     for name in mixers:
         torch.manual_seed(args.seed)
-        method = create_method(name, **({"lam_max": args.sage_lam_max} if name == "sage" else {}) | kwargs)
+        method = create_method(name, **kwargs)
         plan = method(Batch(images, saliency, partner, lam, method.alpha, (1.0,) * images.shape[1]))
         plans[name] = plan.weighted_by(saliency) if args.mixer_label_weight == "saliency" else plan
     return plans
-
-
-def _progress(what: str):
-    """Return a wrapper that shows how far a loop has come, on a terminal and where it takes a while."""
-    from tqdm import tqdm
-
-    def wrapped(items: Iterable) -> Iterable:
-        return tqdm(items, desc=what, leave=False, delay=1.0, disable=None)
-
-    return wrapped
 
 
 if __name__ == "__main__":

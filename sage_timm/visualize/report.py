@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F
 
-from ..methods.sage import sage, saliency_mask
-from ..plan import MixPlan
+from ..methods.sage import sage
 from ..tensors import unit_mass
 
 
@@ -62,15 +60,13 @@ def measure(saliency: torch.Tensor, size: tuple[int, int], ratio: float) -> Repo
     ratios = torch.full((len(maps),), ratio, device=maps.device)
     plan = sage(maps, partner, ratios, size)
     assert plan.translation is not None
-    translation = plan.translation[:, 1, :, 0, 0]
-    distance = translation.float().norm(dim=1)
+    distance = plan.translation[:, 1, :, 0, 0].float().norm(dim=1)
     moved = distance > 0
 
-    # The same mask where every partner stays in its place.
-    large = unit_mass(F.interpolate(maps, size, mode="bilinear"))
-    own, other = ratio * large, (1 - ratio) * large[partner]
-    mask = saliency_mask(own, other, torch.zeros_like(translation), ratios)
-    still = MixPlan.of_pairs(partner, mask, mask.mean((1, 2, 3)))
+    rows, columns = map(min, maps.shape[-2:], size)
+    in_place = torch.zeros(1, 2 * rows - 1, 2 * columns - 1, dtype=torch.bool, device=maps.device)
+    in_place[:, rows - 1, columns - 1] = True
+    still = sage(maps, partner, ratios, size, candidates=in_place)
     return Report(
         images=len(maps),
         half=half.median().item(),

@@ -106,8 +106,7 @@ def main(argv=None):
             images, _ = load_images([args.data_dir], args.batch_size, args.size)
         else:
             images = sample_images(args.batch_size, args.size)
-        channels = images.shape[1]
-        saliency = create_saliency(**saliency_settings(vars(args)), mean=(0.0,) * channels, std=(1.0,) * channels)
+        saliency = create_saliency(**saliency_settings(vars(args)), mean=(0.0,) * 3, std=(1.0,) * 3)
         results = list(compare(args, images.to(args.device), saliency))
     except (OSError, RuntimeError, TypeError, ValueError, ImportError) as error:
         sys.exit(f"error: {error}")

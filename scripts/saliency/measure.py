@@ -91,12 +91,14 @@ def main(argv: list[str] | None = None) -> None:
             create_source(text)
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         raise SystemExit(f"error: --sources: {error}") from None
+    loaded = [
+        framed(*asked, args.object_share) if args.object_share else boxed(*asked, *args.share) for asked in args.folders
+    ]
     print(
         "| photographs | objects | source | mass on them, highest point there | ms |\n| --- | --- | --- | --- | --- |"
     )
-    for asked in args.folders:
-        images, masks = framed(*asked, args.object_share) if args.object_share else boxed(*asked, *args.share)
-        about = f"| {asked[0].name}, {len(images)} | {100 * masks.float().mean():.0f} % |"
+    for (folder, _), (images, masks) in zip(args.folders, loaded, strict=True):
+        about = f"| {folder.name}, {len(images)} | {100 * masks.float().mean():.0f} % |"
         for name in args.sources:
             print(about, name, "|", measure(name, images, masks), "|", flush=True)
 

@@ -94,7 +94,7 @@ class Trainer:
                 torch.cat([whole[:-few], *each])
                 for whole, each in zip((images, target), zip(*shown, strict=True), strict=True)
             )
-        return standardized(coloured(images, generator)), target
+        return standardized(coloured(images, generator))[0], target
 
     def chosen(self, count: int) -> torch.Tensor:
         """Choose photographs at random."""

@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 
 import torch
-from timm.utils import random_seed
 
 from sage_timm.checks import check_library
 
@@ -93,8 +92,6 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--minutes", type=number(float, 0), metavar="N", help="begin no run that would end later, by the longest so far"
     )
     add("--cache", type=Path, metavar="DIR", help="keep auxiliary models there")
-    add("--look", action="store_true", help="train no arm, only measure what SAGE's plans look like")
-    add("--against", metavar="ARM", help="compare with this one of the arms; None: timm's best")
     add("--summary", action="store_true", help="print one small table and what it shows, in place of the full tables")
     add("--plot", type=Path, metavar="FILE", help="draw the accuracies")
     args = parser.parse_args(argv)
@@ -111,8 +108,6 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
             parser.error(f"{name} must be a lower and an upper bound, got {low} {high}")
     if args.object_share and args.boxes:
         parser.error("--boxes must stand without --object-share, which knows where it puts the objects")
-    if args.against and args.against not in args.arms:
-        parser.error(f"--against must be one of the --arms, got {args.against}")
     return args
 
 
@@ -130,14 +125,6 @@ def main(argv: list[str] | None = None) -> None:
             study.look(arm.create(study.num_classes, args.prob, lambda: narrow, study.truth, study.statistics))
     except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
-    if args.look:
-        seed = args.seeds[0]
-        for text in args.arms:
-            arm = Arm.parse(text)
-            random_seed(seed)
-            mix = arm.create(study.num_classes, 1.0, lambda: study.auxiliary(seed)[0], study.truth, study.statistics)
-            print(text, study.look(mix))
-        return
     asked = [(text, seed) for seed in args.seeds for text in args.arms]
     runs = [run for run in read(args.json) if run["recipe"] == study.recipe and (run["arm"], run["seed"]) in asked]
     done = {(run["arm"], run["seed"]) for run in runs}
@@ -163,7 +150,7 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(f"interrupted; {way}") from None
     finally:
         if runs:
-            print(summary(runs) if args.summary else table(runs, args.against))
+            print(summary(runs) if args.summary else table(runs))
     if args.plot:
         plot(runs, args.plot)
 

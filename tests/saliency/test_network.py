@@ -3,43 +3,26 @@
 import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
-import skimage.data
 import timm
 import torch
-import torch.nn.functional as F
+from photographs import gains, load
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader, default_collate
 
 from sage_timm import SageMix, SageMixup, create_saliency
 from sage_timm.saliency.network import WEIGHTS, Network, SaliencyNetwork, load_network, save_network
-from sage_timm.visualize import load_images
-
-# Boxes around the object, drawn by hand: top, bottom, left, right in the middle 224 x 224 of the photograph.
-BOXES = {
-    "coffee.png": (12, 125, 35, 190),
-    "camera.png": (40, 224, 15, 150),
-    "clock_motion.png": (65, 160, 70, 165),
-    "rocket.jpg": (55, 220, 90, 140),
-    "chelsea.png": (20, 224, 20, 215),
-}
 
 
 @pytest.fixture(scope="module")
 def photographs():
-    folder = Path(skimage.data.__path__[0])
-    return load_images([str(folder / name) for name in BOXES], len(BOXES), 224)[0]
+    return load()
 
 
 def test_it_finds_the_objects_of_photographs(photographs):
-    maps = F.interpolate(create_saliency()(photographs), (224, 224), mode="bilinear")[:, 0]
-    gains = []
-    for (top, bottom, left, right), map_ in zip(BOXES.values(), maps, strict=True):
-        inside = map_[top:bottom, left:right].sum() / map_.sum()
-        gains.append((inside / ((bottom - top) * (right - left) / 224**2)).item())
-    assert min(gains) > 1.1 and sum(gains) / len(gains) > 1.7, gains
+    found = gains(create_saliency()(photographs))
+    assert min(found) > 1.1 and sum(found) / len(found) > 1.7, found
 
 
 def test_it_is_the_default_and_is_there_at_once():
@@ -106,6 +89,14 @@ def test_weights_of_ones_own_are_read_back(tmp_path, photographs):
         assert torch.allclose(weight, network.state_dict()[name], atol=1e-3)
 
 
+def test_a_bare_state_dict_of_a_network_is_known_as_one(tmp_path, photographs):
+    weights = {name: weight.contiguous() for name, weight in load_network(WEIGHTS).state_dict().items()}
+    for save, name in ((save_file, "bare.safetensors"), (torch.save, "bare.pth")):
+        save(weights, tmp_path / name)
+        maps = create_saliency(checkpoint=tmp_path / name)(photographs)
+        assert torch.equal(maps, create_saliency()(photographs))
+
+
 @pytest.mark.parametrize("kind", ["missing", "torn", "classifier", "not finite"])
 def test_other_files_are_refused_in_one_line(kind, tmp_path):
     path = tmp_path / "weights.safetensors"
@@ -125,14 +116,8 @@ def test_other_files_are_refused_in_one_line(kind, tmp_path):
 def test_a_classifiers_checkpoint_or_model_alone_is_looked_through(checkpoint):
     assert repr(create_saliency(checkpoint=checkpoint)).startswith("feature of test_resnet")
     assert repr(create_saliency(model=timm.create_model("test_resnet"))).startswith("feature of the given")
-    with pytest.raises(ValueError, match="'network' saliency looks through no model"):
+    with pytest.raises(ValueError, match="`model` must not be given for 'network'"):
         create_saliency("network", model="test_resnet")
-
-
-def test_half_precision_weights_are_near_the_trained_ones(tmp_path, photographs):
-    network = load_network(WEIGHTS)
-    save_network(network, tmp_path / "again.safetensors")
-    assert torch.equal(Network(tmp_path / "again.safetensors")(photographs), Network()(photographs))
 
 
 class Mixed:
@@ -170,3 +155,15 @@ def test_it_runs_under_autocast_inference_mode_and_in_half_precision(photographs
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         assert torch.allclose(source(photographs), maps, atol=1e-4)
     assert torch.allclose(source(photographs.bfloat16()), maps, atol=2e-2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("saliency", ["network", "spectral"])
+def test_images_that_are_not_finite_are_told_and_not_their_saliency(saliency, value):
+    images = torch.rand(8, 3, 32, 32)
+    images[3, 1, 5, 5] = images[6, 0, 0, 0] = value
+    mixup = SageMixup(num_classes=10, saliency=saliency)
+    with pytest.warns(UserWarning, match=r"`images` must be finite, got .* in number 3, 6 of a batch of 8; ") as told:
+        mixup(images, torch.arange(8))
+    assert len(told) == 1 and "saliency" not in str(told[0].message)
+    mixup(images, torch.arange(8))  # once is enough
