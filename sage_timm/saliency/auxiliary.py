@@ -58,8 +58,8 @@ class Auxiliary:
     def input(self, images: torch.Tensor, size: tuple[int, int] | None, given: Statistics | None) -> torch.Tensor:
         """Resize images and give them the channels and the normalisation that the model expects; a copy.
 
-        Statistics of another number of channels count by their mean, as in timm's loader. Where the model takes 1 or 3
-        channels and the images have others, it sees the mean over theirs in each of its own.
+        If mean and std have another number of channels, their average is used, as in timm's loader. Where
+        the model takes 1 or 3 channels and the images have others, it sees the mean over theirs in each of its own.
 
         Args:
             images: [B, C, H, W].

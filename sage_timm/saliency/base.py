@@ -139,7 +139,7 @@ def _numbers(name: str, values: Any) -> tuple[float, ...] | None:
 
 
 def _cut_off(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor without its graph; of an inference tensor, which autograd refuses, a copy."""
+    """Detach a tensor; clone it if it is an inference tensor, which autograd refuses."""
     return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 

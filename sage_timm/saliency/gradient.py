@@ -39,7 +39,7 @@ class ModelSaliency(Saliency):
         return any(parameter.is_cuda for parameter in self.auxiliary.model.parameters())
 
     def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
-        """Compute the map of images, through the model on their device; what fails says what to check."""
+        """Compute the map of images, through the model on their device; an error of the model names what to check."""
         with self._lock, self.auxiliary.on(images.device) as model:
             pixels = self.auxiliary.input(images, self.size, self.statistics)
             try:
@@ -57,7 +57,7 @@ class ModelSaliency(Saliency):
         raise NotImplementedError
 
     def slope(self, logits: Any, target: torch.Tensor | None) -> torch.Tensor:
-        """Compute the slope of the loss at the logits, against the target or the model's own top class."""
+        """Compute the loss's gradient at the logits, for the target or the model's own top class."""
         if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or not logits.requires_grad:
             got = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
             raise ValueError(f"the saliency model must return logits [B, N] that depend on the pixels, got {got}")
@@ -183,7 +183,7 @@ class Feature(ModelSaliency):
 
 
 def loss_slope(logits: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
-    """Compute the slope of the loss at the logits, of equal size for every image however sure the model is.
+    """Compute the gradient of the loss with respect to the logits, scaled to equal size for every image.
 
     The gradient of the cross-entropy against class y is (1 - p(y)) * (q - onehot(y)), with q the softmax over the other
     classes. Its first factor vanishes where the model is sure; a map has any scale, and it is left out. With several

@@ -75,7 +75,7 @@ def standardized(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class Network(Saliency):
-    """The map that a small frozen network predicts from the image alone.
+    """Saliency predicted from the image alone by a small frozen network.
 
     It has learnt the maps of a large classifier and the boxes of objects (docs/saliency-model.md); it knows no classes,
     so labels are not looked at, and it removes each image's own mean and contrast, so that no statistics are needed.

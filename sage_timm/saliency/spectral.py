@@ -9,7 +9,7 @@ from .base import Saliency
 
 
 class Spectral(Saliency):
-    """Spectral residual: what an image's log amplitude spectrum has over its local average. Needs no model.
+    """Spectral residual: an image's log amplitude spectrum minus its local average. Needs no model.
 
     With F the Fourier transform of the grey image, A = |F| and R = log A - mean3x3(log A), the map is
     |F^-1(exp(R) F / A)|^2 = |F^-1(F / exp(mean3x3(log A)))|^2.

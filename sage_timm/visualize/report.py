@@ -10,7 +10,7 @@ from ..tensors import unit_mass
 
 @dataclass(frozen=True)
 class Report:
-    """Figures of a set of images, each mixed by SAGE with the one as far from the end of the list.
+    """Figures of N images mixed by SAGE, image i with image N - 1 - i.
 
     Attributes:
         images: how many there are.
@@ -44,7 +44,7 @@ class Report:
 
 
 def measure(saliency: torch.Tensor, size: tuple[int, int], ratio: float) -> Report:
-    """Mix each image with the one as far from the end of the list by SAGE, and measure what that retains.
+    """Mix image i of N with image N - 1 - i by SAGE, and measure what that retains.
 
     Args:
         saliency: [B, 1, h, w], non-negative, any scale; at least 2 images.
