@@ -34,7 +34,8 @@ def flag(name: str) -> str:
 
 def in_words(message: str, args: Iterable[str]) -> str:
     """Name the flags where a message names Python arguments: ours, and those of the script, by what it parsed."""
-    return in_flags(message, OURS | {name: flag(stored) for name, stored in THEIRS.items() if stored in args})
+    theirs = {name: flag(stored) for name, stored in THEIRS.items() if stored in args}
+    return in_flags(message.replace("create_saliency", "the launcher"), OURS | theirs)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -63,20 +63,21 @@ class Monitor:
         if mixed or idle or counts[OFF] == total > 0:
             why = ": the script made no optimizer step" if idle else ""
             say(f"{mixed} of {total} batches were mixed, {counts[BY_METHOD]} of them by {self.asked}{why}")
-            return
-        if total:
-            what = f"none of the {total} batches was mixed; they must hold at least 2 images, and be mixed more often"
+        elif total:
+            refuse(
+                f"{self.asked} was given, but none of the {total} batches was mixed; they must hold at least 2 images, "
+                "and be mixed more often"
+            )
         elif built:
-            what = (
-                f"{self.steps} optimizer steps gave no batch to the mixer; the script must call it, `images, target = "
-                "mixup_fn(images, target)`, or give it to its loader"
+            refuse(
+                f"{self.asked} was given, but {self.steps} optimizer steps gave no batch to the mixer; the script must "
+                "call it, `images, target = mixup_fn(images, target)`, or give it to its loader"
             )
         else:
-            what = (
-                "the script never built timm's Mixup nor torchvision's v2.MixUp: nothing was mixed; turn mixing on in "
-                "the script, or put SageMixup or SageMix into it, see docs/training.md"
+            refuse(
+                f"{self.asked} was given, but the script never built timm's Mixup nor torchvision's v2.MixUp: nothing "
+                "was mixed; turn mixing on in the script, or put SageMixup or SageMix into it, see docs/training.md"
             )
-        refuse(f"{self.asked} was given, but {what}")
 
 
 def unused(folder: Path) -> Path:

@@ -25,8 +25,6 @@ def _parse_args():
     if args_config.config:
         with open(args_config.config) as f:
             config = yaml.safe_load(f)
-        # as the newest of timm's own scripts: keys that the other parser does not know are reported before it parses
-        print("UNKNOWN", sorted(config.keys() - {action.dest for action in parser._actions}))
         parser.set_defaults(**config)
     return parser.parse_args(remaining)
 
@@ -36,16 +34,9 @@ def main():
     model = create_model("test_resnet", num_classes=3)
     collate_fn, mixup_fn = None, None
     if args.mixup > 0 or args.cutmix > 0.0:
-        mixup_args = {
-            "mixup_alpha": args.mixup,
-            "cutmix_alpha": args.cutmix,
-            "cutmix_minmax": None,
-            "prob": 1.0,
-            "switch_prob": 0.5,
-            "mode": "batch",
-            "label_smoothing": args.smoothing,
-            "num_classes": 3,
-        }
+        mixup_args = dict(
+            mixup_alpha=args.mixup, cutmix_alpha=args.cutmix, label_smoothing=args.smoothing, num_classes=3
+        )
         if args.no_prefetcher:
             mixup_fn = Mixup(**mixup_args)
         else:

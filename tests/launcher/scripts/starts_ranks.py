@@ -24,6 +24,12 @@ if __name__ == "__main__":
     parser.add_argument("--by", required=True)
     by = parser.parse_args().by
     anew = [sys.executable, "-u", os.path.abspath(sys.argv[0]), *sys.argv[1:]]
+    commands = {
+        "popen": anew,
+        "shell": shlex.join(anew),
+        "sbatch": ["sbatch", "job.sh"],
+        "submitit": [sys.executable, "-m", "submitit.local._local", "jobs"],
+    }
     if os.environ.get("LOCAL_RANK") == "1":
         train(1)
     elif by == "exec":
@@ -39,8 +45,7 @@ if __name__ == "__main__":
     elif by == "torch":
         torch.multiprocessing.spawn(train, nprocs=2)
     else:
-        commands = {"shell": shlex.join(anew), "queue": ["sbatch", "job.sh"], "popen": anew}
         environment = {**os.environ, "LOCAL_RANK": "1"}
-        other = subprocess.Popen(commands[by], env=environment, shell=isinstance(commands[by], str))
+        other = subprocess.Popen(commands[by], env=environment, shell=by == "shell")
         train(0)
         other.wait()
