@@ -153,7 +153,7 @@ PUBLIC = {
 }
 SALIENCY_FLAGS = [
     "--saliency",
-    *(f"--saliency-{name}" for name in ("model", "checkpoint", "size", "blur", "grid", "floor")),
+    *(f"--saliency-{name}" for name in ("model", "checkpoint", "use-labels", "size", "blur", "grid", "floor")),
 ]
 MIXER_FLAGS = ["--mixer", "--mixer-kwargs", "--mixer-label-weight"]
 LAUNCHER = ["--sage", "--save-mixed", "--saliency-mean", "--saliency-std", *MIXER_FLAGS, *SALIENCY_FLAGS]
