@@ -39,10 +39,6 @@ SALIENCY_FLAGS: dict[str, dict[str, Any]] = {
     "--saliency-checkpoint": dict(
         metavar="PATH", help="weights of the saliency model, or of a network of scripts.saliency"
     ),
-    "--saliency-use-labels": dict(
-        choices=("yes", "no"),
-        help="the labels are the saliency model's own classes (default: where a checkpoint has as many)",
-    ),
     "--saliency-size": dict(type=int, metavar="N", help="side in pixels at which the saliency is computed"),
     "--saliency-blur": dict(type=float, metavar="S", help="standard deviation of the blur, as a share of the side"),
     "--saliency-grid": dict(type=int, metavar="N", help="largest number of cells per side of the maps (default: 64)"),
@@ -60,16 +56,13 @@ METHOD_FLAGS: dict[str, dict[str, Any]] = {
 
 
 # The names of their Python arguments, which an error may name, and the flags: `name` of create_saliency is --saliency.
-SETTINGS = {
-    option.removeprefix("--saliency-").replace("-", "_"): option for option in SALIENCY_FLAGS if option != "--saliency"
-}
+SETTINGS = {option.removeprefix("--saliency-"): option for option in SALIENCY_FLAGS if option != "--saliency"}
 FLAGS = SETTINGS | {"saliency": "--saliency", "method": "--mixer", "label_weight": "--mixer-label-weight"}
 
 
 def saliency_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of `create_saliency` among parsed flags or a YAML file's keys; None and "" are left out."""
     given = {"name": values.get("saliency")} | {name: values.get(f"saliency_{name}") for name in SETTINGS}
-    given["use_labels"] = {"yes": True, "no": False}.get(str(given["use_labels"]), given["use_labels"])
     return {name: value for name, value in given.items() if value not in (None, "")}
 
 

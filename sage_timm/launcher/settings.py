@@ -77,6 +77,10 @@ def read_settings(given: Mapping[str, Any], args: Mapping[str, Any]) -> Settings
     method = create_method(mixer, **kwargs)
 
     source, sources = saliency_settings(merged), SALIENCY_FLAGS["--saliency"]["choices"]
+    if (labels := merged.get("saliency_use_labels")) not in (None, "yes", "no", True, False):
+        raise ValueError(f"--saliency-use-labels must be yes or no, got {labels!r}")
+    if labels is not None:
+        source["use_labels"] = labels in ("yes", True)
     if source.get("name", sources[0]) not in sources:
         raise ValueError(f"--saliency must be one of {', '.join(sources)} in the launcher, got {source['name']!r}")
     mean, std = merged.get("saliency_mean"), merged.get("saliency_std")

@@ -96,6 +96,7 @@ def test_a_mixup_of_0_becomes_the_authors_alpha(mixer, args, alpha):
         ({"sage": True}, {"mixup": -1.0}, "--mixup must be at least 0, got -1.0"),
         ({"sage": True}, {"naflex_loader": True}, "--naflex-loader can't be combined with --sage"),
         ({"mixer": "mixup"}, {"aug_splits": 3}, "--aug-splits can't be combined with --mixer mixup"),
+        ({"sage": True}, {"saliency_use_labels": "on"}, "--saliency-use-labels must be yes or no, got 'on'"),
         ({"sage": True}, {"saliency": "self"}, "--saliency must be one of .* in the launcher, got 'self'"),
         (
             {"sage": True},
