@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from launcher.tools import SCRIPTS, mixed_rows
+from launcher.tools import SCRIPTS
 
 SPECTRAL = ("--saliency", "spectral")
 
@@ -50,16 +50,6 @@ def test_pictures_go_to_the_output_of_a_script_without_a_mixup_flag(run, tmp_pat
     )
     run(tmp_path / "script.py", "--output", tmp_path / "runs", "--sage", *SPECTRAL, "--save-mixed", "1")
     assert [path.name for path in (tmp_path / "runs" / "mixed").iterdir()] == ["mixed-001.png"]
-
-
-@pytest.mark.parametrize("path", [[], ["--no-prefetcher"]], ids=["prefetcher", "no-prefetcher"])
-@pytest.mark.parametrize("by", ["flag", "yaml"])
-def test_poolformer_fastvit_and_volo_style(path, by, run, losses, tmp_path, image_folder):
-    (tmp_path / "recipe.yaml").write_text("sage: true\nsaliency: spectral\n")
-    flags = ["--sage", *SPECTRAL] if by == "flag" else ["-c", "recipe.yaml"]
-    err = run(SCRIPTS / "poolformer.py", image_folder, *path, *flags)
-    assert "using --mixup 1.0" in err and "sage_timm: first batch 8 x 3 x 24 x 24" in err
-    assert len(losses) == 3 and sum(mixed_rows(target) for target in losses) > 0
 
 
 @pytest.mark.parametrize("ending", ["", "sys.exit()", "sys.exit(0)"])
