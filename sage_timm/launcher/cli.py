@@ -123,10 +123,10 @@ class Launch(contextlib.ExitStack):
             self.session.monitor.step()
 
     def warned(self, message: str, filename: str) -> bool:
-        """Say a warning of this package in one line, in words of the script; tell whether it was one."""
+        """Say a warning of this package in one line, in words of the script, from any rank; tell whether it was one."""
         ours = Path(filename).is_relative_to(PACKAGE)
         if ours:
-            say(f"warning: {in_words(message, self.args)}")
+            print(f"sage_timm: warning: {in_words(message, self.args)}", file=sys.stderr, flush=True)
         return ours
 
     def finish(self) -> None:

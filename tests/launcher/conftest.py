@@ -5,6 +5,7 @@ import logging
 import pkgutil
 import sys
 import tempfile
+import warnings
 
 import pytest
 import timm.loss
@@ -18,7 +19,8 @@ from sage_timm.launcher.patches import SEAMS
 def replaced_objects():
     """Everything that the launcher may replace while a script runs."""
     seams = [vars(pkgutil.resolve_name(owner)).get(name) for owner, name, _ in SEAMS]
-    return seams, argparse.ArgumentParser.parse_known_args, list(_global_optimizer_pre_hooks)
+    watched = argparse.ArgumentParser.parse_known_args, warnings.showwarning, list(_global_optimizer_pre_hooks)
+    return seams, *watched
 
 
 @pytest.fixture(autouse=True)

@@ -151,13 +151,6 @@ def test_nothing_is_replaced_without_a_mixer(flags, run, tmp_path):
     assert launcher_conftest.seen == replaced_objects()[0]
 
 
-def test_collates_travel_to_workers_without_what_mixes(session):
-    with installed(session):
-        travelled = pickle.loads(pickle.dumps(FastCollateMixup(num_classes=3)))
-    images, labels = travelled([Data()[i] for i in range(4)])
-    assert images.dtype == torch.uint8 and labels.tolist() == [0, 1, 2, 0]
-
-
 def test_a_process_joins_the_run_and_so_do_those_that_it_starts(session):
     joined = pickle.loads(pickle.dumps(Joining(pickle.loads(pickle.dumps(session)))))
     try:

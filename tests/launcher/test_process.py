@@ -38,7 +38,7 @@ def test_workers_of_every_start_method(start, flags, tmp_path):
     assert result.stderr.count("sage_timm: SAGE") == 1
 
 
-@pytest.mark.parametrize("by", ["popen", "exec", "multiprocessing", "torch"])
+@pytest.mark.parametrize("by", ["popen", "exec", "spawn"])
 def test_ranks_that_the_script_starts_itself_mix_as_it_does(by, tmp_path):
     flags = ("--by", by, "--sage", "--saliency", "spectral", "--mixer-kwargs", "lam_max=0.7")
     result = python("-m", "sage_timm", SCRIPTS / "starts_ranks.py", *flags, cwd=tmp_path)

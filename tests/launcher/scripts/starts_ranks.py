@@ -1,7 +1,6 @@
 """Starts its second rank itself; --by says how. Each rank says what mixes it."""
 
 import argparse
-import multiprocessing
 import os
 import shlex
 import subprocess
@@ -36,13 +35,7 @@ if __name__ == "__main__":
         train(0)
         os.environ["LOCAL_RANK"] = "1"
         os.execv(anew[0], anew)
-    elif by == "multiprocessing":
-        ranks = [multiprocessing.get_context("spawn").Process(target=train, args=(rank,)) for rank in range(2)]
-        for rank in ranks:
-            rank.start()
-        for rank in ranks:
-            rank.join()
-    elif by == "torch":
+    elif by == "spawn":
         torch.multiprocessing.spawn(train, nprocs=2)
     else:
         environment = {**os.environ, "LOCAL_RANK": "1"}
