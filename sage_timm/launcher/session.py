@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -34,7 +34,8 @@ class Session:
             Normalize in the order in which the script built them, of which the first count.
         source: the saliency source, once a mixer needed it.
         context: what a spawned process stays in.
-        built, described, drawn: whether there is a mixer; whether its first batch was described; the last picture.
+        built, described, drawn: whether there is a mixer; whether the first batch was described; how many batches were
+            mixed where one was last drawn.
     """
 
     def __init__(self, settings: Settings, script: str = "", flags: Iterable[str] = ()) -> None:
@@ -86,15 +87,17 @@ class Session:
         self, images: torch.Tensor, target: torch.Tensor, plan: MixPlan | None, mixers: list[str], enabled: bool = True
     ) -> None:
         """Count a batch of images before they are mixed by `mixers`; describe the first, draw the first mixed ones."""
-        described, self.described = self.described, True
-        if not described and self.monitor.counts.total() == self.monitor.counts[CUTMIX]:
-            self._describe(images)
         by_method = type(self.settings.method).__name__ in mixers
         unmixed = UNMIXED if enabled else OFF
-        self.monitor.batch(unmixed if plan is None else BY_METHOD if by_method else BY_OTHERS)
-        if plan is None or self.drawn >= self.settings.save_mixed or not is_first_rank():
+        number = self.monitor.batch(unmixed if plan is None else BY_METHOD if by_method else BY_OTHERS)
+        if self.described and (plan is None or self.drawn >= self.settings.save_mixed):
             return
-        self.drawn = self.monitor.mixed
+        counts = self.monitor.counts(number)
+        if counts.total() - counts[CUTMIX] == 1:
+            self._describe(images)
+        self.described, self.drawn = True, counts[BY_METHOD] + counts[BY_OTHERS]
+        if plan is None or self.drawn > self.settings.save_mixed or not is_first_rank():
+            return
         path = self.settings.folder / f"mixed-{self.drawn:03d}.png"
         try:
             save_picture(path, images, target, plan, mixers, self.statistics)
@@ -164,11 +167,10 @@ class SessionMix(SageMix):
     """The mixer of a session, with the arguments of torchvision's v2.MixUp; it shows the session every batch."""
 
     def __init__(self, session: Session, **kwargs) -> None:
-        settings = session.settings
-        names = [setting.name for setting in fields(settings.method) if setting.init]  # type: ignore[arg-type]
-        own: dict[str, Any] = {name: getattr(settings.method, name) for name in names}
-        own |= {"method": settings.mixer, "saliency": session.saliency(), "label_weight": settings.label_weight}
-        super().__init__(**kwargs, **own)
+        settings, saliency = session.settings, session.saliency()
+        super().__init__(
+            **kwargs, **settings.kwargs, method=settings.mixer, saliency=saliency, label_weight=settings.label_weight
+        )
         self.session = session
         session.announce(self.extra_repr())
 

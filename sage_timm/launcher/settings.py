@@ -18,7 +18,7 @@ class Settings:
     """The settings of a run with a mixer.
 
     Attributes:
-        method, mixer: what mixes, and its name.
+        method, mixer, kwargs: what mixes, its name and its settings.
         asked: the flag that asked for it, for messages.
         opened: what the script's --mixup or --mixup-alpha must become, where it is 0 and the method would never mix.
         label_weight: what the labels are weighted by, 'mask' or 'saliency'.
@@ -30,6 +30,7 @@ class Settings:
 
     method: Method
     mixer: str = "sage"
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
     asked: str = "--sage"
     opened: Mapping[str, float] = field(default_factory=dict)
     label_weight: str = "mask"
@@ -98,6 +99,7 @@ def read_settings(given: Mapping[str, Any], args: Mapping[str, Any]) -> Settings
     return Settings(
         method=method,
         mixer=mixer,
+        kwargs=kwargs,
         asked=asked,
         opened=opened,
         label_weight=label_weight,

@@ -115,7 +115,7 @@ def test_batches_are_mixed_behind_the_prefetcher_and_its_switch_is_obeyed(kind, 
         assert not loader.mixup_enabled and not loader.loader.collate_fn.mixup.mixup_enabled and mixed(loader) == [0, 0]
         loader.mixup_enabled = True
         assert sum(mixed(loader)) > 0
-    assert session.monitor.counts == {BY_METHOD: 4, OFF: 2}
+    assert session.monitor.counts() == {BY_METHOD: 4, OFF: 2}
 
 
 def test_loaders_without_our_collate_are_timms_own(session):
@@ -123,7 +123,7 @@ def test_loaders_without_our_collate_are_timms_own(session):
     with installed(session):
         loader = timm.data.loader.PrefetchLoader(inner, device=torch.device("cpu"))
         assert next(target.tolist() for _, target in loader) == [0, 1, 2, 0, 1, 2, 0, 1]
-    assert session.statistics is None and not session.monitor.counts
+    assert session.statistics is None and not session.monitor.counts()
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ def test_everything_is_read():
     source["use_labels"] = False
     assert read_settings(given, args) == Settings(
         method=SAGE(0.5, 0.2),
+        kwargs={"lam_max": 0.5, "search_fraction": 0.2},
         source=source,
         statistics=((0.1,), (0.2,)),
         label_weight="saliency",

@@ -78,13 +78,14 @@ def test_linked_scripts_find_their_neighbours(run, tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("cutmix", [0, 1])
-def test_torchvision_style(workers, cutmix, run, image_folder):
-    alphas = ["--mixup-alpha", 1, "--cutmix-alpha", cutmix]
+def test_torchvision_style(workers, cutmix, run, image_folder, tmp_path):
+    alphas = ["--mixup-alpha", 1, "--cutmix-alpha", cutmix, "--save-mixed", 2]
     where = ["--data-path", image_folder / "train", "-j", workers]
     err = run(SCRIPTS / "vision" / "train.py", "--use-v2", *where, *alphas, "--sage", *SPECTRAL).splitlines()
     assert err[0].startswith("sage_timm: SAGE(lam_max=0.6, search_fraction=1.0), alpha=1.0, num_classes=3")
     if not workers:  # which say it themselves
         assert err[1].endswith("torch.float32 on cpu, normalised with mean (0.4, 0.5, 0.6), std (0.2, 0.3, 0.4)")
+    assert sorted(path.name for path in (tmp_path / "mixed").iterdir()) == ["mixed-001.png", "mixed-002.png"]
     mixed, of, by_sage = map(int, re.findall(r"\d+", err[-1]))
     assert mixed == of == 12 and (4 <= by_sage <= 8 if cutmix else by_sage == 12)
 
