@@ -156,7 +156,8 @@ SALIENCY_FLAGS = [
     *(f"--saliency-{name}" for name in ("model", "checkpoint", "size", "blur", "grid", "floor")),
 ]
 MIXER_FLAGS = ["--mixer", "--mixer-kwargs", "--mixer-label-weight"]
-LAUNCHER = ["--sage", "--save-mixed", "--saliency-mean", "--saliency-std", *MIXER_FLAGS, *SALIENCY_FLAGS]
+LAUNCHER = ["--sage", "--save-mixed", *(f"--saliency-{name}" for name in ("mean", "std", "use-labels"))]
+LAUNCHER += MIXER_FLAGS + SALIENCY_FLAGS
 VISUALIZE = {"--output": "figure.png", "--count": 6, "--size": 224, "--report": 64, "--lam": 0.5, "--seed": 0}
 VISUALIZE |= dict.fromkeys(MIXER_FLAGS + SALIENCY_FLAGS)
 

@@ -3,9 +3,9 @@
 import argparse
 import contextlib
 import os
+import runpy
 import sys
 import traceback
-import types
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,13 @@ def main(argv: list[str] | None = None) -> None:
     given, rest = flags.parse_known_args(argv[1:])
     if asks_for_help := bool({"-h", "--help"} & set(rest)):
         flags.print_help()
+    sys.argv[1:] = rest
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path[0] = os.path.dirname(os.path.realpath(script))
     with Launch(script, vars(given), rest) as launch:
         try:
             launch.read()
-            with watched(launch.parsed, launch.step):
-                _run_as_main(script, [argv[0], *rest])
+            runpy.run_path(script, run_name="__main__")
         except SystemExit as end:
             if end.code in (None, 0) and not asks_for_help:
                 launch.finish()
@@ -50,8 +52,7 @@ def main(argv: list[str] | None = None) -> None:
         except Exception as error:
             if _is_raised_here(error):
                 refuse(in_words(str(error), launch.args))
-            _print_traceback(error, script)
-            sys.exit(1)
+            raise
         launch.finish()
 
 
@@ -69,16 +70,18 @@ class Launch(contextlib.ExitStack):
         self.args: dict[str, Any] = {}
         self.session: Session | None = None
         self.checked = False
+        self.enter_context(watched(self.parsed, self.step, self.warned))
 
     def read(self) -> None:
         """Start the session, or change its settings, by the flags and by what the script parsed."""
         settings = read_settings(self.given, self.args)
-        if settings is not None and self.session is None:
-            self.session = Session(settings, self.script, [*as_words(self.given)])
+        if settings is None:
+            return
+        if self.session is None:
+            self.session = Session(settings, self.script, as_words(self.given))
             self.callback(os.unlink, self.session.monitor.path)
             self.enter_context(installed(self.session))
-        if settings is not None and self.session is not None:
-            self.session.settings = settings
+        self.session.settings = settings
 
     def parsed(self, parser: argparse.ArgumentParser, words: list[str], values: dict[str, Any], rest: list[str]):
         """Read what a parser of the script made of `words`; may change the --mixup among its `values`."""
@@ -119,6 +122,13 @@ class Launch(contextlib.ExitStack):
         if self.session is not None:
             self.session.monitor.step()
 
+    def warned(self, message: str, filename: str) -> bool:
+        """Say a warning of this package in one line, in words of the script, from any rank; tell whether it was one."""
+        ours = Path(filename).is_relative_to(PACKAGE)
+        if ours:
+            print(f"sage_timm: warning: {in_words(message, self.args)}", file=sys.stderr, flush=True)
+        return ours
+
     def finish(self) -> None:
         """Say how many batches were mixed; exit with one line where none was, though a mixer was asked for."""
         self.check()
@@ -126,31 +136,7 @@ class Launch(contextlib.ExitStack):
             self.session.monitor.end(self.session.built)
 
 
-def _run_as_main(script: str, argv: list[str]) -> None:
-    """Execute the script as the module `__main__`, where pickles and spawned workers look for it."""
-    before = sys.argv, sys.path[:], sys.modules["__main__"]
-    module = types.ModuleType("__main__")
-    vars(module).update(__file__=script, __builtins__=__builtins__)
-    sys.argv, sys.modules["__main__"] = argv, module
-    if not getattr(sys.flags, "safe_path", False):
-        sys.path[0] = os.path.dirname(os.path.realpath(script))
-    try:
-        exec(compile(Path(script).read_bytes(), script, "exec", dont_inherit=True), vars(module))
-    finally:
-        sys.argv, sys.path[:], sys.modules["__main__"] = before
-
-
 def _is_raised_here(error: Exception) -> bool:
     """Tell whether sage_timm raised an error about what it was given, by a statement of its own."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    kinds = (ImportError, RuntimeError, TypeError, ValueError)
-    ours = Path(last.filename).is_relative_to(PACKAGE) and str(last.line).startswith("raise ")
-    return ours and isinstance(error, kinds)
-
-
-def _print_traceback(error: Exception, script: str) -> None:
-    """Print the traceback of an error from the script's own frames on."""
-    inner = error.__traceback__
-    while inner is not None and inner.tb_frame.f_code.co_filename != script:
-        inner = inner.tb_next
-    sys.excepthook(type(error), error.with_traceback(inner or error.__traceback__), inner or error.__traceback__)
+    return Path(last.filename).is_relative_to(PACKAGE) and str(last.line).startswith("raise ")

@@ -14,6 +14,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
         type=int, metavar="N", help="draw the first N mixed batches, to mixed/ in --output, or in its --experiment"
     ),
     **SALIENCY_FLAGS,
+    "--saliency-use-labels": dict(
+        choices=("yes", "no"), help="labels are the saliency model's classes (default: where a checkpoint has as many)"
+    ),
     "--saliency-mean": dict(
         type=float, nargs="+", metavar="M", help="mean of the images, where the script normalises in a way of its own"
     ),
@@ -21,7 +24,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 NAMES = [option[2:].replace("-", "_") for option in OPTIONS]  # under which argparse stores them
 # The flags of ours that set what an error may name, and under which names scripts store what they give timm's Mixup.
-OURS = FLAGS | {"save_mixed": "--save-mixed", "mean": "--saliency-mean", "std": "--saliency-std"}
+OURS = FLAGS | {"save_mixed": "--save-mixed"}
+OURS |= {"mean": "--saliency-mean", "std": "--saliency-std", "use_labels": "--saliency-use-labels"}
 THEIRS = {"mixup_alpha": "mixup", "cutmix_alpha": "cutmix", "prob": "mixup_prob", "switch_prob": "mixup_switch_prob"}
 THEIRS |= {"mode": "mixup_mode", "label_smoothing": "smoothing", "alpha": "mixup_alpha"}
 THEIRS |= {name: name for name in ("cutmix_minmax", "num_classes")}
@@ -34,7 +38,8 @@ def flag(name: str) -> str:
 
 def in_words(message: str, args: Iterable[str]) -> str:
     """Name the flags where a message names Python arguments: ours, and those of the script, by what it parsed."""
-    return in_flags(message, OURS | {name: flag(stored) for name, stored in THEIRS.items() if stored in args})
+    theirs = {name: flag(stored) for name, stored in THEIRS.items() if stored in args}
+    return in_flags(message.replace("create_saliency", "the launcher"), OURS | theirs)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

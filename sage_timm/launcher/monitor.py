@@ -31,52 +31,53 @@ class Monitor:
         handle, self.path = tempfile.mkstemp(prefix="sage_timm-")
         os.close(handle)
 
-    @property
-    def counts(self) -> Counter[str]:
-        """Number of batches so far, by letter."""
-        return Counter(Path(self.path).read_text())
+    def counts(self, until: int | None = None) -> Counter[str]:
+        """Count the batches so far, or the first ones `until` a number, by letter."""
+        return Counter(Path(self.path).read_text()[:until])
 
-    @property
     def mixed(self) -> int:
-        """Number of mixed batches so far."""
-        return sum(self.counts[letter] for letter in (BY_METHOD, BY_OTHERS, CUTMIX))
+        """Count the mixed batches so far."""
+        counts = self.counts()
+        return counts[BY_METHOD] + counts[BY_OTHERS] + counts[CUTMIX]
 
-    def batch(self, letter: str) -> None:
-        """Count a batch."""
+    def batch(self, letter: str) -> int:
+        """Count a batch; return its number among those of all processes."""
         if letter == OFF and not self.off:
             say("mixing is switched off from here on")
         self.off = letter == OFF
         with open(self.path, "a") as file:
             file.write(letter)
+            return file.tell()
 
     def step(self) -> None:
         """Count an optimizer step; warn where a few of them saw no mixed batch."""
         self.steps += 1
-        if self.steps == PATIENCE and not self.mixed:
+        if self.steps == PATIENCE and not self.mixed():
             say(f"warning: {self.asked} was given, but {PATIENCE} optimizer steps saw no mixed batch so far")
 
     def end(self, built: bool) -> None:
         """Say how many batches were mixed; exit where none was that should have been; the script `built` a mixer."""
-        counts, mixed = self.counts, self.mixed
+        counts, mixed = self.counts(), self.mixed()
         total = counts.total()
         idle = built and not self.steps and not total
         if mixed or idle or counts[OFF] == total > 0:
             why = ": the script made no optimizer step" if idle else ""
             say(f"{mixed} of {total} batches were mixed, {counts[BY_METHOD]} of them by {self.asked}{why}")
-            return
-        if total:
-            what = f"none of the {total} batches was mixed; they must hold at least 2 images, and be mixed more often"
+        elif total:
+            refuse(
+                f"{self.asked} was given, but none of the {total} batches was mixed; they must hold at least 2 images, "
+                "and be mixed more often"
+            )
         elif built:
-            what = (
-                f"{self.steps} optimizer steps gave no batch to the mixer; the script must call it, `images, target = "
-                "mixup_fn(images, target)`, or give it to its loader"
+            refuse(
+                f"{self.asked} was given, but {self.steps} optimizer steps gave no batch to the mixer; the script must "
+                "call it, `images, target = mixup_fn(images, target)`, or give it to its loader"
             )
         else:
-            what = (
-                "the script never built timm's Mixup nor torchvision's v2.MixUp: nothing was mixed; turn mixing on in "
-                "the script, or put SageMixup or SageMix into it, see docs/training.md"
+            refuse(
+                f"{self.asked} was given, but the script never built timm's Mixup nor torchvision's v2.MixUp: nothing "
+                "was mixed; turn mixing on in the script, or put SageMixup or SageMix into it, see docs/training.md"
             )
-        refuse(f"{self.asked} was given, but {what}")
 
 
 def unused(folder: Path) -> Path:

@@ -7,15 +7,15 @@ the names that a script imported, so that it does not matter when, whence and as
 import argparse
 import contextlib
 import functools
-import importlib.metadata
 import pkgutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
-import timm.data.loader
 from timm.data import FastCollateMixup, Mixup
+from timm.data.loader import fast_collate
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torchvision.transforms import v2
 
@@ -42,11 +42,11 @@ class DeferredCollate(FastCollateMixup):
 
     def __call__(self, batch, _=None):
         """Collate a list of (image, label)."""
-        return timm.data.loader.fast_collate(batch)
+        return fast_collate(batch)
 
     def __reduce__(self):
         """Travel to spawned workers as the plain collate: what mixes stays in the training process."""
-        return functools.partial, (timm.data.loader.fast_collate,)
+        return functools.partial, (fast_collate,)
 
 
 # What stands in for others' functions: called with the original, the session and the call's arguments.
@@ -99,10 +99,6 @@ def _exec(original: Callable, session: Session, path: Any, args: Any, *rest) -> 
     original(path, through_launcher(session, args), *rest)
 
 
-def _system(original: Callable, session: Session, command: str) -> int:
-    return original(through_launcher(session, command))
-
-
 def _start(original: Callable, session: Session, process: Any) -> None:
     process.sage_timm = Joining(session)
     original(process)
@@ -120,7 +116,6 @@ SEAMS: tuple[tuple[str, str, Callable], ...] = (
     ("subprocess.Popen", "__init__", _popen),
     ("os", "execv", _exec),
     ("os", "execve", _exec),
-    ("os", "system", _system),
     ("multiprocessing.process.BaseProcess", "start", _start),
 )
 
@@ -128,21 +123,27 @@ SEAMS: tuple[tuple[str, str, Callable], ...] = (
 @contextlib.contextmanager
 def installed(session: Session) -> Iterator[None]:
     """Let timm and torchvision mix by a session within the context; exits with one line where a name is missing."""
-    _find("timm.data.loader", "fast_collate")
-    found = [(*_find(owner, name), name, stand_in) for owner, name, stand_in in SEAMS]
     with contextlib.ExitStack() as undo:
-        for owner, original, name, stand_in in found:
+        for path, name, stand_in in SEAMS:
+            try:
+                owner = pkgutil.resolve_name(path)
+                original = getattr(owner, name)
+            except (AttributeError, ImportError) as error:
+                refuse(f"{error}, which sage_timm needs; use timm 1.0.16 to 1.0.31")
             undo.enter_context(mock.patch.object(owner, name, _wrapped(original, stand_in, session)))
         yield
 
 
 @contextlib.contextmanager
-def watched(parsed: Callable[..., None], step: Callable[[], None]) -> Iterator[None]:
-    """Watch, within the context, what a script parses and its optimizer steps.
+def watched(
+    parsed: Callable[..., None], step: Callable[[], None], warned: Callable[[str, str], bool]
+) -> Iterator[None]:
+    """Watch, within the context, what a script parses, its optimizer steps and its warnings.
 
     Args:
         parsed: gets a parser, the words that it was given, what it made of them, to change, and the words left over.
         step: is called before each step of any optimizer.
+        warned: gets a warning and the file that gave it; true where it need not be shown any more.
     """
 
     def parse_known_args(original: Callable, _: None, parser: Any, args: Any = None, namespace: Any = None) -> Any:
@@ -150,23 +151,17 @@ def watched(parsed: Callable[..., None], step: Callable[[], None]) -> Iterator[N
         parsed(parser, list(sys.argv[1:] if args is None else args), vars(namespace), rest)
         return namespace, rest
 
-    kind = argparse.ArgumentParser
+    def showwarning(original: Callable, _: None, message: Any, category: Any, filename: str, *rest: Any) -> None:
+        if not warned(str(message), filename):
+            original(message, category, filename, *rest)
+
     with contextlib.ExitStack() as undo:
-        wrapped = _wrapped(kind.parse_known_args, parse_known_args, None)
-        undo.enter_context(mock.patch.object(kind, "parse_known_args", wrapped))
+        for owner, stand_in in ((argparse.ArgumentParser, parse_known_args), (warnings, showwarning)):
+            wrapped = _wrapped(getattr(owner, stand_in.__name__), stand_in, None)
+            undo.enter_context(mock.patch.object(owner, stand_in.__name__, wrapped))
         undo.callback(register_optimizer_step_pre_hook(lambda *_: step()).remove)
         yield
 
 
 def _wrapped(original: Callable, stand_in: Callable, session: Session | None) -> Callable:
     return functools.wraps(original)(lambda *args, **kwargs: stand_in(original, session, *args, **kwargs))
-
-
-def _find(owner: str, name: str) -> tuple[Any, Any]:
-    """Return a module or class and what it has under a name."""
-    try:
-        found = pkgutil.resolve_name(owner)
-        return found, getattr(found, name)
-    except (AttributeError, ImportError):
-        version = importlib.metadata.version(package := owner.partition(".")[0])
-        refuse(f"{package} {version} has no {owner}.{name}, which sage_timm needs; use timm 1.0.16 to 1.0.31")

@@ -8,7 +8,7 @@ from .console import refuse
 from .session import Session
 
 STARTERS = ("python", "torchrun", "accelerate")
-QUEUES = ("sbatch", "qsub", "bsub", "submitit.core._submit")
+QUEUES = ("sbatch", "qsub", "bsub", "submitit.core._submit", "submitit.local._local")
 
 
 def through_launcher(session: Session, command: Any, folder: Any = None) -> Any:
@@ -22,7 +22,10 @@ def through_launcher(session: Session, command: Any, folder: Any = None) -> Any:
     names = [os.path.basename(word) for word in words]
     asked = session.settings.asked
     if not session.monitor.steps and not set(QUEUES).isdisjoint(names):
-        refuse(f"{asked} does not reach a job that the script submits; submit one that runs python -m sage_timm SCRIPT")
+        refuse(
+            f"{asked} does not reach a job that the script submits; put SageMixup or SageMix into the script, see "
+            "docs/training.md, or submit a job that runs python -m sage_timm SCRIPT"
+        )
     place = next((i for i, word in enumerate(words) if _is_same(word, session.script, folder)), 0)
     if not any(name.startswith(STARTERS) for name in names[:place]) or words[place - 1] == "sage_timm":
         return command

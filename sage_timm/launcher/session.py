@@ -1,17 +1,18 @@
 """One run with a mixer: its method, its saliency source, the statistics of its images, and what it announces."""
 
 import contextlib
-import os
-from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from ..plan import MixPlan
 from ..saliency import Saliency, create_saliency
+from ..saliency.gradient import Feature
 from ..surfaces.timm import Draw, MethodMixup
 from ..surfaces.torchvision import SageMix
+from ..tensors import per_channel
 from .console import is_first_rank, say
 from .monitor import BY_METHOD, BY_OTHERS, CUTMIX, DRAWN, OFF, UNMIXED, Monitor, save_picture, unused
 from .settings import Settings
@@ -33,10 +34,11 @@ class Session:
             Normalize in the order in which the script built them, of which the first count.
         source: the saliency source, once a mixer needed it.
         context: what a spawned process stays in.
-        built, described, drawn: whether there is a mixer; whether its first batch was described; the last picture.
+        built, described, drawn: whether there is a mixer; whether the first batch was described; how many batches were
+            mixed where one was last drawn.
     """
 
-    def __init__(self, settings: Settings, script: str = "", flags: Sequence[str] = ()) -> None:
+    def __init__(self, settings: Settings, script: str = "", flags: Iterable[str] = ()) -> None:
         self.settings, self.script, self.flags = settings, script, tuple(flags)
         self.noted: list[Statistics] = []
         self.by_loader = False
@@ -54,10 +56,9 @@ class Session:
         return self.settings.statistics or (self.noted[0] if self.noted else None)
 
     def saliency(self) -> Saliency | None:
-        """Return the run's source, created once, on a node's first rank first; None for a method that uses none."""
+        """Return the run's source, created once; None for a method that uses none."""
         if self.source is None and self.settings.uses_saliency:
-            with _first_rank_first():
-                self.source = create_saliency(**self.settings.source)
+            self.source = create_saliency(**self.settings.source)
             self._tell_source()
         return self.source
 
@@ -74,9 +75,9 @@ class Session:
         if self.source is not None:
             self.source.normalized_with(*(self.statistics or (None, None)))
 
-    def announce(self, mixer: object) -> None:
+    def announce(self, mixer: str) -> None:
         """Say what mixes."""
-        for note in (*self.settings.notes, repr(mixer)):
+        for note in (*self.settings.notes, mixer):
             say(note)
         self.built = True
         if self.settings.save_mixed:
@@ -86,17 +87,17 @@ class Session:
         self, images: torch.Tensor, target: torch.Tensor, plan: MixPlan | None, mixers: list[str], enabled: bool = True
     ) -> None:
         """Count a batch of images before they are mixed by `mixers`; describe the first, draw the first mixed ones."""
-        described, self.described = self.described, True
-        if not described and self.monitor.counts.total() == self.monitor.counts[CUTMIX]:
-            size = " x ".join(map(str, images.shape))
-            normalised = self._normalisation() if images.is_floating_point() else ""
-            say(f"first batch {size}, {images.dtype} on {images.device}{normalised}")
         by_method = type(self.settings.method).__name__ in mixers
         unmixed = UNMIXED if enabled else OFF
-        self.monitor.batch(unmixed if plan is None else BY_METHOD if by_method else BY_OTHERS)
-        if plan is None or self.drawn >= self.settings.save_mixed or not is_first_rank():
+        number = self.monitor.batch(unmixed if plan is None else BY_METHOD if by_method else BY_OTHERS)
+        if self.described and (plan is None or self.drawn >= self.settings.save_mixed):
             return
-        self.drawn = self.monitor.mixed
+        counts = self.monitor.counts(number)
+        if counts.total() - counts[CUTMIX] == 1:
+            self._describe(images)
+        self.described, self.drawn = True, counts[BY_METHOD] + counts[BY_OTHERS]
+        if plan is None or self.drawn > self.settings.save_mixed or not is_first_rank():
+            return
         path = self.settings.folder / f"mixed-{self.drawn:03d}.png"
         try:
             save_picture(path, images, target, plan, mixers, self.statistics)
@@ -106,12 +107,19 @@ class Session:
             self.settings = replace(self.settings, save_mixed=0)
             say(f"can't write {path} ({error.strerror}); the training goes on without pictures")
 
-    def _normalisation(self) -> str:
-        if self.statistics is None:
-            return ASSUMED if self.source is not None and self.source.statistics is not None else ""
-        others = self.settings.statistics is None and len(self.noted) > 1
-        doubt = "; Normalize was given others, too: --saliency-mean and --saliency-std decide" if others else ""
-        return f", normalised with mean {self.statistics[0]}, std {self.statistics[1]}{doubt}"
+    def _describe(self, images: torch.Tensor) -> None:
+        said = f"first batch {' x '.join(map(str, images.shape))}, {images.dtype} on {images.device}"
+        if images.is_floating_point() and self.statistics is not None:
+            like = torch.empty(1, images.shape[1], 1, 1)
+            mean, std = (_numbers(per_channel(values, like)) for values in self.statistics)
+            said += f", normalised with mean {mean}, std {std}"
+            if self.settings.statistics is None and len(self.noted) > 1:
+                said += "; Normalize was given others, too: --saliency-mean and --saliency-std decide"
+        elif images.is_floating_point() and self.source is not None and self.source.statistics is not None:
+            said += ASSUMED
+        if isinstance(self.source, Feature) and self.source.size is None:
+            said += f"; saliency at stage {self.source.stage(images.shape[-2:])[0]['module']}"
+        say(said)
 
 
 class SessionMixup(MethodMixup):
@@ -130,7 +138,7 @@ class SessionMixup(MethodMixup):
             raise ValueError(f"`prob` must be > 0 with {settings.asked}, got 0, which mixes nothing")
         if self.mixup_alpha > 0 and self.cutmix_alpha > 0 and self.switch_prob == 1:
             raise ValueError(f"`switch_prob` must be < 1 with {settings.asked}, got 1, which leaves all to CutMix")
-        session.announce(self)
+        session.announce(repr(self))
 
     def __call__(self, x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mix a batch, in place but where a graph hangs on it or its images share memory; see `MethodMixup`."""
@@ -159,13 +167,12 @@ class SessionMix(SageMix):
     """The mixer of a session, with the arguments of torchvision's v2.MixUp; it shows the session every batch."""
 
     def __init__(self, session: Session, **kwargs) -> None:
-        settings = session.settings
-        names = [setting.name for setting in fields(settings.method) if setting.init]  # type: ignore[arg-type]
-        own: dict[str, Any] = {name: getattr(settings.method, name) for name in names}
-        own |= {"method": settings.mixer, "saliency": session.saliency(), "label_weight": settings.label_weight}
-        super().__init__(**kwargs, **own)
+        settings, saliency = session.settings, session.saliency()
+        super().__init__(
+            **kwargs, **settings.kwargs, method=settings.mixer, saliency=saliency, label_weight=settings.label_weight
+        )
         self.session = session
-        session.announce(self)
+        session.announce(self.extra_repr())
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw and search for a batch; see `SageMix`."""
@@ -177,17 +184,3 @@ class SessionMix(SageMix):
 
 def _numbers(values: Any) -> tuple[float, ...]:
     return tuple(round(value, 6) for value in torch.as_tensor(values).flatten().tolist())
-
-
-@contextlib.contextmanager
-def _first_rank_first() -> Iterator[None]:
-    in_worker = torch.utils.data.get_worker_info() is not None
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized() and not in_worker
-    first = not distributed or int(os.environ.get("LOCAL_RANK", torch.distributed.get_rank())) == 0
-    if not first:
-        torch.distributed.barrier()
-    try:
-        yield
-    finally:
-        if distributed and first:
-            torch.distributed.barrier()

@@ -1,5 +1,6 @@
 """What a run is to do: the flags and the script's arguments as one checked, frozen `Settings`."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from ..checks import check_count, check_library
 from ..methods import Method, create_method
 from ..options import SALIENCY_FLAGS, saliency_settings
+from ..saliency import Saliency, create_saliency
 from .flags import NAMES, flag
 
 
@@ -16,7 +18,7 @@ class Settings:
     """The settings of a run with a mixer.
 
     Attributes:
-        method, mixer: what mixes, and its name.
+        method, mixer, kwargs: what mixes, its name and its settings.
         asked: the flag that asked for it, for messages.
         opened: what the script's --mixup or --mixup-alpha must become, where it is 0 and the method would never mix.
         label_weight: what the labels are weighted by, 'mask' or 'saliency'.
@@ -28,6 +30,7 @@ class Settings:
 
     method: Method
     mixer: str = "sage"
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
     asked: str = "--sage"
     opened: Mapping[str, float] = field(default_factory=dict)
     label_weight: str = "mask"
@@ -75,11 +78,13 @@ def read_settings(given: Mapping[str, Any], args: Mapping[str, Any]) -> Settings
     method = create_method(mixer, **kwargs)
 
     source, sources = saliency_settings(merged), SALIENCY_FLAGS["--saliency"]["choices"]
+    if (labels := merged.get("saliency_use_labels")) not in (None, "yes", "no", True, False):
+        raise ValueError(f"--saliency-use-labels must be yes or no, got {labels!r}")
+    if labels is not None:
+        source["use_labels"] = labels in ("yes", True)
     if source.get("name", sources[0]) not in sources:
         raise ValueError(f"--saliency must be one of {', '.join(sources)} in the launcher, got {source['name']!r}")
     mean, std = merged.get("saliency_mean"), merged.get("saliency_std")
-    if (mean is None) != (std is None):
-        raise ValueError("--saliency-mean and --saliency-std must be given together")
     label_weight = merged.get("mixer_label_weight") or "mask"
     opened = _opened(args, mixer, method)
     notes = [
@@ -87,11 +92,14 @@ def read_settings(given: Mapping[str, Any], args: Mapping[str, Any]) -> Settings
         for name, alpha in opened.items()
     ]
     idle = [flag(name) for name in NAMES if name.startswith("saliency") and name in merged]
-    if idle and not method.uses_saliency and label_weight == "mask":
+    if method.uses_saliency or label_weight == "saliency":
+        _check_source(**source, mean=mean, std=std)
+    elif idle:
         notes.append(f"{', '.join(idle)} has no effect: {asked} uses no saliency")
     return Settings(
         method=method,
         mixer=mixer,
+        kwargs=kwargs,
         asked=asked,
         opened=opened,
         label_weight=label_weight,
@@ -103,6 +111,19 @@ def read_settings(given: Mapping[str, Any], args: Mapping[str, Any]) -> Settings
         ),
         notes=tuple(notes),
     )
+
+
+def _check_source(
+    name: str | None = None, model: str | None = None, checkpoint: str | None = None, size: int | None = None, **others
+) -> None:
+    """Check a source's arguments as far as it can be done without loading a classifier; see `create_saliency`."""
+    if model is None and checkpoint is None:
+        create_saliency(name, size=size, **others)
+        return
+    if checkpoint is not None and not os.path.isfile(checkpoint):
+        raise ValueError(f"`checkpoint` must be an existing file, got {checkpoint!r}")
+    check_count("size", 1 if size is None else size, 1)
+    Saliency(**{key: value for key, value in others.items() if key != "use_labels"})
 
 
 def _opened(args: Mapping[str, Any], mixer: str, method: Method) -> dict[str, float]:

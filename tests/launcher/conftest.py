@@ -5,6 +5,7 @@ import logging
 import pkgutil
 import sys
 import tempfile
+import warnings
 
 import pytest
 import timm.loss
@@ -18,7 +19,8 @@ from sage_timm.launcher.patches import SEAMS
 def replaced_objects():
     """Everything that the launcher may replace while a script runs."""
     seams = [vars(pkgutil.resolve_name(owner)).get(name) for owner, name, _ in SEAMS]
-    return seams, argparse.ArgumentParser.parse_known_args, list(_global_optimizer_pre_hooks)
+    watched = argparse.ArgumentParser.parse_known_args, warnings.showwarning, list(_global_optimizer_pre_hooks)
+    return seams, *watched
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +39,9 @@ def run(monkeypatch, capsys, tmp_path):
     def run(*argv, cwd=tmp_path):
         monkeypatch.chdir(cwd)
         monkeypatch.setattr(logging.getLogger(), "handlers", list(logging.getLogger().handlers))
-        interpreter = sys.argv, list(sys.path), sys.modules["__main__"]
+        monkeypatch.setattr(sys, "argv", ["sage_timm"])
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        main = sys.modules["__main__"]
         before, modules = replaced_objects(), set(sys.modules)
         try:
             cli.main([str(arg) for arg in argv])
@@ -46,7 +50,7 @@ def run(monkeypatch, capsys, tmp_path):
                 if str(getattr(sys.modules[name], "__file__", "")).startswith(str(SCRIPTS)):
                     del sys.modules[name]
             assert replaced_objects() == before
-            assert (sys.argv, sys.path, sys.modules["__main__"]) == interpreter
+            assert sys.modules["__main__"] is main
         return capsys.readouterr().err
 
     return run
@@ -86,13 +90,3 @@ def train(run, image_folder, tmp_path):
         return run(TRAIN, "--data-dir", image_folder, *RUN, "--output", tmp_path, "--experiment", "run", *argv)
 
     return train
-
-
-@pytest.fixture
-def deit(run, image_folder):
-    """Run the script in DeiT's style; return what it wrote to stderr."""
-
-    def deit(*argv):
-        return run(SCRIPTS / "deit.py", "--data-path", image_folder / "train", "--sage", *argv)
-
-    return deit

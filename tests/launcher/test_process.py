@@ -1,7 +1,5 @@
 """Processes of their own: exit codes and tracebacks, workers of every start method, two ranks under torchrun."""
 
-import textwrap
-
 import pytest
 import torch
 from launcher.tools import MODEL, RUN, SCRIPTS, TRAIN, python
@@ -14,11 +12,11 @@ def test_exit_codes_tracebacks_and_main_are_the_scripts_own(how, tmp_path):
     for name in ("ends.py", "helper_module.py"):
         (tmp_path / "inner").mkdir(exist_ok=True)
         (tmp_path / "inner" / name).write_text((SCRIPTS / name).read_text())
-    direct = python("inner/ends.py", how, cwd=tmp_path)
+    direct = python(tmp_path / "inner" / "ends.py", how, cwd=tmp_path)
     launched = python("-m", "sage_timm", "inner/ends.py", how, cwd=tmp_path)
     assert direct.returncode == launched.returncode == {"exit": 7, "fail": 1}[how]
     assert launched.stdout.splitlines() == direct.stdout.splitlines()
-    assert launched.stderr.replace(str(tmp_path) + "/", "") == direct.stderr.replace(str(tmp_path) + "/", "")
+    assert launched.stderr.endswith(direct.stderr.partition("(most recent call last):")[2])
 
 
 def test_an_error_of_ours_is_one_line_in_terms_of_flags(image_folder, tmp_path):
@@ -31,11 +29,7 @@ def test_an_error_of_ours_is_one_line_in_terms_of_flags(image_folder, tmp_path):
 
 @pytest.mark.parametrize(
     ("start", "flags"),
-    [
-        *[(start, []) for start in ("fork", "spawn", "forkserver")],
-        *[(start, ["--prefetcher"]) for start in ("fork", "spawn")],
-        ("fork", ["--prefetcher", "--multi-epochs"]),
-    ],
+    [*[(start, []) for start in ("fork", "forkserver")], *[(start, ["--prefetcher"]) for start in ("fork", "spawn")]],
 )
 def test_workers_of_every_start_method(start, flags, tmp_path):
     sage = ("--sage", "--saliency", "spectral")
@@ -44,7 +38,7 @@ def test_workers_of_every_start_method(start, flags, tmp_path):
     assert result.stderr.count("sage_timm: SAGE") == 1
 
 
-@pytest.mark.parametrize("by", ["popen", "exec", "multiprocessing", "torch"])
+@pytest.mark.parametrize("by", ["popen", "exec", "spawn"])
 def test_ranks_that_the_script_starts_itself_mix_as_it_does(by, tmp_path):
     flags = ("--by", by, "--sage", "--saliency", "spectral", "--mixer-kwargs", "lam_max=0.7")
     result = python("-m", "sage_timm", SCRIPTS / "starts_ranks.py", *flags, cwd=tmp_path)
@@ -59,11 +53,9 @@ def test_ranks_that_the_script_starts_itself_mix_as_it_does(by, tmp_path):
 @pytest.mark.parametrize(
     ("by", "line"),
     [
-        (
-            "shell",
-            "--sage does not reach a process that the script starts by a shell; use torchrun -m sage_timm SCRIPT",
-        ),
-        ("queue", "--sage does not reach a job that the script submits; submit one that runs python -m sage_timm"),
+        ("shell", "--sage does not reach a process that the script starts by a shell; use torchrun -m sage_timm"),
+        ("sbatch", "--sage does not reach a job that the script submits; put SageMixup or SageMix into the script"),
+        ("submitit", "--sage does not reach a job that the script submits; put SageMixup or SageMix into the script"),
     ],
 )
 def test_ranks_that_cannot_be_reached_end_the_run_before_it_trains(by, line, tmp_path):
@@ -105,16 +97,14 @@ def test_two_ranks_agree_on_who_mixes_a_batch_not_on_how(tmp_path):
     assert not torch.equal(first[:, :2], second[:, :2]) and first[:, 0].mean() > 0.8
 
 
-# scripts/train.py with a look at what each rank does: its targets, its weights at the end, when it loaded its saliency
+# scripts/train.py with a look at what each rank does: its targets, its draws, its weights at the end
 SPY = f"""
-import os, runpy, sys, time
+import os, runpy
 import timm.loss, timm.models, torch
 from sage_timm import MethodMixup
-from sage_timm.launcher import session
 
-rank, log = int(os.environ["RANK"]), {{"targets": [], "loaded": [], "drawn": []}}
-forward, create, load = timm.loss.SoftTargetCrossEntropy.forward, timm.models.create_model, session.create_saliency
-draw = MethodMixup._draw_ratios
+rank, log = int(os.environ["RANK"]), {{"targets": [], "drawn": []}}
+forward, create, draw = timm.loss.SoftTargetCrossEntropy.forward, timm.models.create_model, MethodMixup._draw_ratios
 
 def noted_draw(self, count):
     drawn = draw(self, count)
@@ -131,16 +121,8 @@ def noted_create(*args, **kwargs):
     log["model"] = create(*args, **kwargs)
     return log["model"]
 
-def noted_load(*args, **kwargs):
-    log["loaded"].append(time.monotonic())
-    time.sleep(0.5 if rank == 0 else 0)
-    source = load(*args, **kwargs)
-    log["loaded"].append(time.monotonic())
-    return source
-
 timm.loss.SoftTargetCrossEntropy.forward = noted_forward
 timm.models.create_model = noted_create
-session.create_saliency = noted_load
 MethodMixup._draw_ratios = noted_draw
 runpy.run_path({str(TRAIN)!r}, run_name="__main__")
 log["model"] = log["model"].state_dict()
@@ -149,7 +131,7 @@ torch.save(log, f"rank{{rank}}.pth")
 
 
 def torchrun(folder, image_folder, *argv, **environment):
-    (folder / "spy.py").write_text(textwrap.dedent(SPY))
+    (folder / "spy.py").write_text(SPY)
     launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "sage_timm", "spy.py")
     run = ("-b", "4", "-j", "0", "--epochs", "2", "--warmup-epochs", "0", "--lr", "0.01", "--experiment", "run")
     where = ("--data-dir", image_folder, "--output", folder)
@@ -168,7 +150,6 @@ def test_two_ranks_train_one_model_on_different_mixes(image_folder, tmp_path, ch
     assert len(first["drawn"]) == len(second["drawn"]) == 6 and not set(first["drawn"]) & set(second["drawn"])
     for rank in (first, second):
         assert ((torch.cat(rank["targets"]) > 0.04).sum(1) > 1).any()
-    assert first["loaded"][1] <= second["loaded"][0], "the second rank waits until the first has its weights"
 
 
 def test_a_rank_that_dies_ends_the_run_with_its_error(image_folder, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from sage_timm.launcher.flags import flag
 from sage_timm.launcher.settings import Settings, read_settings
-from sage_timm.methods import METHODS, SAGE
+from sage_timm.methods import SAGE
 
 
 @pytest.mark.parametrize("given", [{}, {"saliency": "spectral"}])
@@ -24,7 +24,8 @@ def test_everything_is_read():
         "mixer_kwargs": {"lam_max": 0.5, "search_fraction": 0.2},
         "saliency": "gradient",
         "saliency_model": "of the config file",
-        "saliency_checkpoint": "x.pth",
+        "saliency_checkpoint": __file__,
+        "saliency_use_labels": False,
         "saliency_size": 20,
         "saliency_grid": 16,
         "mixer_label_weight": "saliency",
@@ -33,21 +34,17 @@ def test_everything_is_read():
         "experiment": "first",
         "mixup": 0.4,
     }
-    source = {"name": "gradient", "model": "resnet18", "checkpoint": "x.pth", "size": 20, "grid": 16}
+    source = {"name": "gradient", "model": "resnet18", "checkpoint": __file__, "size": 20, "grid": 16}
+    source["use_labels"] = False
     assert read_settings(given, args) == Settings(
         method=SAGE(0.5, 0.2),
+        kwargs={"lam_max": 0.5, "search_fraction": 0.2},
         source=source,
         statistics=((0.1,), (0.2,)),
         label_weight="saliency",
         save_mixed=2,
         folder=Path("runs", "first", "mixed"),
     )
-
-
-@pytest.mark.parametrize("mixer", METHODS)
-def test_every_method_can_be_asked_for(mixer):
-    settings = read_settings({"mixer": mixer}, {})
-    assert isinstance(settings.method, METHODS[mixer]) and settings.asked == f"--mixer {mixer}"
 
 
 @pytest.mark.parametrize(
@@ -81,9 +78,6 @@ def test_a_mixup_of_0_becomes_the_authors_alpha(mixer, args, alpha):
         ({"sage": True, "mixer": "cutmix"}, {}, "--sage and --mixer cutmix can't be combined; drop one of the two"),
         ({"mixer": "cutmixx"}, {}, "`method` must be one of sage, mixup, .*, got 'cutmixx'"),
         ({"mixer": "mixup", "mixer_kwargs": {"beta": 1}}, {}, "mixup has no settings of its own, got beta"),
-        ({"mixer": "mixup", "mixer_kwargs": {"name": 1}}, {}, "mixup has no settings of its own, got name"),
-        ({"mixer": "puzzlemix", "mixer_kwargs": {"bta": 1}}, {}, "puzzlemix has n_labels, beta, .*, got bta"),
-        ({"mixer": "puzzlemix", "mixer_kwargs": {"beta": -1}}, {}, r"`beta` must lie in \[0, 1e\+09\], got -1"),
         (
             {"mixer": "puzzlemix"},
             {"mixer_kwargs": ["beta"]},
@@ -94,8 +88,8 @@ def test_a_mixup_of_0_becomes_the_authors_alpha(mixer, args, alpha):
         ({"sage": True}, {"mixup": -1.0}, "--mixup must be at least 0, got -1.0"),
         ({"sage": True}, {"naflex_loader": True}, "--naflex-loader can't be combined with --sage"),
         ({"mixer": "mixup"}, {"aug_splits": 3}, "--aug-splits can't be combined with --mixer mixup"),
+        ({"sage": True}, {"saliency_use_labels": "on"}, "--saliency-use-labels must be yes or no, got 'on'"),
         ({"sage": True}, {"saliency": "self"}, "--saliency must be one of .* in the launcher, got 'self'"),
-        ({"sage": True, "saliency_mean": [0.5]}, {}, "--saliency-mean and --saliency-std must be given together"),
         (
             {"sage": True},
             {"use_v2": False},

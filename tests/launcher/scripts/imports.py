@@ -1,37 +1,17 @@
-"""Every way to hold timm's Mixup before the config file is read; --by says which one builds it."""
+"""Ways to hold timm's Mixup before the config file is read; --by says which one builds it."""
 
 import argparse
 import functools
 
-import timm.data
 import timm.data as data
 import torch
 import yaml
-from timm.data import Mixup, mixup
-from timm.data import Mixup as RenamedMixup
+from timm.data import Mixup
 from timm.data.mixup import Mixup as InnerMixup
 
 
 def build(kind=Mixup, **settings):
     return kind(**settings)
-
-
-class Config:
-    mixup = Mixup
-
-
-BY = {
-    "name": lambda **settings: Mixup(**settings),
-    "renamed": lambda **settings: RenamedMixup(**settings),
-    "inner module": lambda **settings: InnerMixup(**settings),
-    "module": lambda **settings: timm.data.Mixup(**settings),
-    "renamed module": lambda **settings: data.Mixup(**settings),
-    "module of the class": lambda **settings: mixup.Mixup(**settings),
-    "dict": {"mixup": Mixup}["mixup"],
-    "partial": functools.partial(Mixup, mode="batch"),
-    "default argument": build,
-    "class attribute": Config.mixup,
-}
 
 
 class OwnMixup(Mixup):
@@ -43,7 +23,14 @@ class OwnInit(data.FastCollateMixup):
         super().__init__(**settings)
 
 
-BY |= {"subclass": OwnMixup, "subclass with __init__": OwnInit}
+BY = {
+    "name": InnerMixup,
+    "module": lambda **settings: data.Mixup(**settings),
+    "partial": functools.partial(Mixup, mode="batch"),
+    "default argument": build,
+    "subclass": OwnMixup,
+    "subclass with __init__": OwnInit,
+}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()

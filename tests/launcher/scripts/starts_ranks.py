@@ -1,7 +1,6 @@
 """Starts its second rank itself; --by says how. Each rank says what mixes it."""
 
 import argparse
-import multiprocessing
 import os
 import shlex
 import subprocess
@@ -24,23 +23,22 @@ if __name__ == "__main__":
     parser.add_argument("--by", required=True)
     by = parser.parse_args().by
     anew = [sys.executable, "-u", os.path.abspath(sys.argv[0]), *sys.argv[1:]]
+    commands = {
+        "popen": anew,
+        "shell": shlex.join(anew),
+        "sbatch": ["sbatch", "job.sh"],
+        "submitit": [sys.executable, "-m", "submitit.local._local", "jobs"],
+    }
     if os.environ.get("LOCAL_RANK") == "1":
         train(1)
     elif by == "exec":
         train(0)
         os.environ["LOCAL_RANK"] = "1"
         os.execv(anew[0], anew)
-    elif by == "multiprocessing":
-        ranks = [multiprocessing.get_context("spawn").Process(target=train, args=(rank,)) for rank in range(2)]
-        for rank in ranks:
-            rank.start()
-        for rank in ranks:
-            rank.join()
-    elif by == "torch":
+    elif by == "spawn":
         torch.multiprocessing.spawn(train, nprocs=2)
     else:
-        commands = {"shell": shlex.join(anew), "queue": ["sbatch", "job.sh"], "popen": anew}
         environment = {**os.environ, "LOCAL_RANK": "1"}
-        other = subprocess.Popen(commands[by], env=environment, shell=isinstance(commands[by], str))
+        other = subprocess.Popen(commands[by], env=environment, shell=by == "shell")
         train(0)
         other.wait()

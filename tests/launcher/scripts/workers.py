@@ -19,13 +19,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--mixup", type=float, default=1.0)
     parser.add_argument("--prefetcher", action="store_true")
-    parser.add_argument("--multi-epochs", action="store_true")
     parser.add_argument("--start", choices=("fork", "spawn", "forkserver"))
     args = parser.parse_args()
     mixup = (FastCollateMixup if args.prefetcher else Mixup)(mixup_alpha=args.mixup, num_classes=3)
-    kind = timm.data.loader.MultiEpochsDataLoader if args.multi_epochs else torch.utils.data.DataLoader
     collate = mixup if args.prefetcher else None
-    loader = kind(Data(), batch_size=4, num_workers=1, multiprocessing_context=args.start, collate_fn=collate)
+    loader = torch.utils.data.DataLoader(
+        Data(), 4, num_workers=1, multiprocessing_context=args.start, collate_fn=collate
+    )
     if args.prefetcher:
         batches = timm.data.loader.PrefetchLoader(loader, device=torch.device("cpu"))
     else:
