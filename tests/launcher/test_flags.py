@@ -93,9 +93,9 @@ def test_refusals_are_one_line_that_names_the_flag(flags, message, train, refusa
         (["--saliency-mean", "0.5"], "--saliency-mean and --saliency-std must be given together"),
         (
             ["--saliency-model", "resnet18", "--saliency-mean", "124", "--saliency-std", "58"],
-            "--saliency-mean must lie",
+            "--saliency-mean must hold numbers in [0, 1], as of images in [0, 1], got",
         ),
-        (["--saliency-use-labels", "yes"], "'network' saliency looks through no model and at no labels"),
+        (["--saliency-use-labels", "yes"], "--saliency-use-labels must not be given for 'network' saliency"),
     ],
 )
 def test_a_saliency_that_cannot_be_is_refused_before_the_script_starts(flags, message, run, tmp_path, refusal):
