@@ -12,6 +12,7 @@ from .device import ValueChecks
 from .methods import Method, Mixup
 from .plan import Batch, MixPlan
 from .saliency import Source, resolve
+from .tensors import numbers
 
 LABEL_WEIGHTS = ("mask", "saliency")
 MAX_ALPHA = 1e6  # Beta(alpha, alpha) is 0.5 to three digits there
@@ -86,7 +87,7 @@ class Planner:
             self.checks.labels(target, self.num_classes, self.name)
         target = target.to(device or target.device)
         if target.ndim == 1 and self.num_classes is not None:
-            target = target.long()[:, None] == torch.arange(self.num_classes, device=target.device)
+            target = target.long()[:, None] == numbers(self.num_classes, target.device)
         return target.float()
 
     @eager

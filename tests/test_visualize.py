@@ -59,9 +59,7 @@ def test_report_agrees_with_the_plan():
     plan = sage(maps, partner, torch.full((6,), 0.4), (36, 28))
     report = measure(maps, (36, 28), 0.4)
     assert report.retained == pytest.approx(plan.retained(maps).sum(1).mean().item())
-    still = torch.zeros(1, 17, 13, dtype=torch.bool)
-    still[0, 8, 6] = True
-    plan = sage(maps, partner, torch.full((6,), 0.4), (36, 28), candidates=still)
+    plan = sage(maps, partner, torch.full((6,), 0.4), (36, 28), torch.zeros(6, 2).long())
     assert report.unmoved == pytest.approx(plan.retained(maps).sum(1).mean().item())
 
 
@@ -284,7 +282,7 @@ def test_draw_mixed_is_a_grid_with_label_weights():
         ([".", "--size", "0"], "error: --size must be at least 1"),
         ([".", "--saliency-size", "0"], "error: --saliency-size must be at least"),
         ([".", "--mixer", "sage", "mixup", "--mixer-kwargs", "lam_max=1"], "must be of one method"),
-        ([".", "--mixer-kwargs", "nonsense=1"], "sage has lam_max, search_fraction, got nonsense"),
+        ([".", "--mixer-kwargs", "nonsense=1"], "sage has lam_max, got nonsense"),
         ([".", "--mixer-kwargs", "lam_max=1"], "lam_max must be given by --sage-lam-max"),
         ([".", "-o", "picture0.png/x.png"], "picture0.png"),
     ],

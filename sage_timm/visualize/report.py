@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F
 
-from ..methods.sage import sage, saliency_mask
-from ..plan import MixPlan
+from ..methods.sage import sage
 from ..tensors import unit_mass
 
 
@@ -66,11 +64,7 @@ def measure(saliency: torch.Tensor, size: tuple[int, int], ratio: float) -> Repo
     distance = translation.float().norm(dim=1)
     moved = distance > 0
 
-    # The same mask where every partner stays in its place.
-    large = unit_mass(F.interpolate(maps, size, mode="bilinear"))
-    own, other = ratio * large, (1 - ratio) * large[partner]
-    mask = saliency_mask(own, other, torch.zeros_like(translation), ratios)
-    still = MixPlan.of_pairs(partner, mask, mask.mean((1, 2, 3)))
+    still = sage(maps, partner, ratios, size, torch.zeros_like(translation))
     return Report(
         images=len(maps),
         half=half.median().item(),

@@ -17,7 +17,7 @@ def test_deit_style(deit, monkeypatch):
 
 def test_deit_style_hears_the_statistics_of_its_transform(deit):
     err = deit(*SPECTRAL, "--cutmix", "0")
-    assert "search_fraction=1.0), alpha 0.8" in err
+    assert "SAGE(lam_max=0.6), alpha 0.8" in err
     assert "normalised with mean (0.3, 0.3, 0.3), std (0.2, 0.2, 0.2)" in err
 
 
@@ -38,7 +38,7 @@ def test_swin_style_with_a_strict_parser_and_no_mixup_flag(run, monkeypatch):
     printed = []
     monkeypatch.setattr("builtins.print", lambda *a, **k: printed.append(a))
     run(SCRIPTS / "swin.py", "--cfg", "x.yaml", "--sage", *SPECTRAL)
-    assert ("MIXED", 2) in printed and any("search_fraction=1.0), alpha 0.8" in str(words) for words in printed)
+    assert ("MIXED", 2) in printed and any("SAGE(lam_max=0.6), alpha 0.8" in str(words) for words in printed)
 
 
 def test_pictures_go_to_the_output_of_a_script_without_a_mixup_flag(run, tmp_path):
@@ -101,7 +101,7 @@ def test_torchvision_style(workers, cutmix, run, image_folder):
     alphas = ["--mixup-alpha", 1, "--cutmix-alpha", cutmix]
     where = ["--data-path", image_folder / "train", "-j", workers]
     err = run(SCRIPTS / "vision" / "train.py", "--use-v2", *where, *alphas, "--sage", *SPECTRAL).splitlines()
-    assert "sage_timm: SessionMix(SAGE(lam_max=0.6, search_fraction=1.0), alpha=1.0, num_classes=3" in err[0]
+    assert "sage_timm: SessionMix(SAGE(lam_max=0.6), alpha=1.0, num_classes=3" in err[0]
     if not workers:  # which say it themselves
         assert err[1].endswith("torch.float32 on cpu, normalised with mean (0.4, 0.5, 0.6), std (0.2, 0.3, 0.4)")
     mixed, of, by_sage = map(int, re.findall(r"\d+", err[-1]))

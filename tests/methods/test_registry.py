@@ -55,7 +55,7 @@ def test_saliency_matters_where_a_method_uses_it(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_setting_shows_in_the_result(name):
     other = dict(
-        lam_max=0.2, search_fraction=0.1, n_labels=2, beta=9.0, gamma=0.01, eta=5.0, neigh_size=1, t_eps=0.0,
+        lam_max=0.2, n_labels=2, beta=9.0, gamma=0.01, eta=5.0, neigh_size=1, t_eps=0.0,
         t_size=1, block_num=1, part=3, thres=0.05, omega=0.9, niter=1, scale_min=0.6, scale_max=0.3, blur=1,
         blur_sigma=0.4,
     )  # fmt: skip

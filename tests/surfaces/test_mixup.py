@@ -30,6 +30,12 @@ def seeded(seed=0):
     torch.manual_seed(seed)
 
 
+@pytest.fixture
+def in_place(monkeypatch):
+    """No partner moves."""
+    monkeypatch.setattr("sage_timm.methods.sage.rearrange", lambda own, *_: own.new_zeros(len(own), 2).long())
+
+
 def test_the_surface_is_timms():
     ours = inspect.signature(SageMixup).parameters
     theirs = inspect.signature(timm.data.Mixup).parameters
@@ -48,10 +54,10 @@ def test_the_surface_is_timms():
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
 @pytest.mark.parametrize("cutmix", [0.0, 0.6])
 @pytest.mark.parametrize("prob", [0.4, 1.0])
-def test_with_a_flat_map_and_no_rearrangement_it_is_timms_mixup_and_cutmix(mode, cutmix, prob):
+def test_with_a_flat_map_and_no_rearrangement_it_is_timms_mixup_and_cutmix(mode, cutmix, prob, in_place):
     """The same seed gives the same draws, boxes, images and targets as timm's own class, in every mode."""
     settings = dict(mixup_alpha=0.8, cutmix_alpha=cutmix, prob=prob, mode=mode, num_classes=7)
-    ours = SageMixup(**settings, saliency=flat, lam_max=1.0, search_fraction=1e-12)
+    ours = SageMixup(**settings, saliency=flat, lam_max=1.0)
     theirs = timm.data.Mixup(**settings)
     for seed in range(12):
         x, target = batch()
@@ -120,30 +126,30 @@ def test_switch_prob_is_the_share_of_cutmix():
     assert 1 - len(calls) / 400 == pytest.approx(0.3, abs=0.08)
 
 
-def test_lam_max_scales_the_ratio():
+def test_lam_max_scales_the_ratio(in_place):
     x, target = batch(height=4, width=4)
     lams = {}
     for lam_max in (0.5, 1.0):
         seeded()
-        mixup = SageMixup(lam_max=lam_max, mode="elem", num_classes=7, saliency=flat, search_fraction=1e-12)
+        mixup = SageMixup(lam_max=lam_max, mode="elem", num_classes=7, saliency=flat)
         lams[lam_max] = torch.cat([mixup.plan(x, target).lam[:, 0] for _ in range(20)])
     assert torch.allclose(lams[0.5], lams[1.0] / 2, atol=1e-6)
     assert lams[0.5].max() <= 0.5
 
 
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
-def test_a_beta_draw_of_1_is_mixed_all_the_same(mode):
+def test_a_beta_draw_of_1_is_mixed_all_the_same(mode, in_place):
     """Small alphas draw exactly 1; SAGE's ratio is then lam_max, and only `prob` leaves images unmixed."""
     x, target = batch(height=4, width=4)
-    mixup = SageMixup(mixup_alpha=0.01, mode=mode, num_classes=7, saliency=flat, search_fraction=1e-12)
+    mixup = SageMixup(mixup_alpha=0.01, mode=mode, num_classes=7, saliency=flat)
     lam = torch.cat([mixup.plan(x, target).lam[:, 0] for _ in range(20)])
     assert lam.max() == pytest.approx(0.6) and (lam > 0.59).float().mean() > 0.2
 
 
-def test_modes_share_the_ratio_as_they_say():
+def test_modes_share_the_ratio_as_they_say(in_place):
     x, target = batch(height=4, width=4)
     lam = {
-        mode: SageMixup(mode=mode, num_classes=7, saliency=flat, search_fraction=1e-12).plan(x, target).lam[:, 0]
+        mode: SageMixup(mode=mode, num_classes=7, saliency=flat).plan(x, target).lam[:, 0]
         for mode in ("batch", "pair", "elem")
     }
     assert len(lam["batch"].unique()) == 1
@@ -214,7 +220,7 @@ def test_surroundings_do_not_matter(context, name, tiny_model):
 
 def test_seeds_decide_everything(spectral):
     x, target = batch()
-    mixup = SageMixup(cutmix_alpha=1.0, mode="elem", num_classes=7, saliency=spectral, search_fraction=0.3)
+    mixup = SageMixup(cutmix_alpha=1.0, mode="elem", num_classes=7, saliency=spectral)
     runs = []
     for seed in (0, 0, 1):
         timm.utils.random_seed(seed, rank=0)
@@ -333,7 +339,7 @@ def test_maps_are_made_for_labels_by_saliency_only_where_something_is_mixed(mode
 
 def test_repr_says_what_mixes(spectral):
     text = repr(SageMixup(0.8, 1.0, prob=0.7, mode="elem", num_classes=7, saliency=spectral))
-    assert text.startswith("SAGE(lam_max=0.6, search_fraction=1.0), alpha 0.8, with probability 0.7 per elem, ")
+    assert text.startswith("SAGE(lam_max=0.6), alpha 0.8, with probability 0.7 per elem, ")
     assert ", CutMix (alpha 1) for 50% of it; 7 classes, smoothing 0.1; saliency: " in text
     assert "spectral residual at 64 px" in text
 
@@ -357,7 +363,6 @@ def test_repr_says_what_mixes(spectral):
         ({"cutmix_minmax": ("a", "b")}, ValueError, "`cutmix_minmax` must be a pair"),
         ({"cutmix_alpha": float("inf")}, ValueError, "`cutmix_alpha` must lie in"),
         ({"lam_max": 0}, ValueError, r"`lam_max` must lie in \(0, 1\], got 0"),
-        ({"search_fraction": 0.0}, ValueError, "`search_fraction` must lie in"),
         ({"label_weight": "area"}, ValueError, "`label_weight` must be one of mask, saliency, got 'area'"),
         ({"saliency": "grad"}, ValueError, "`saliency` must be one of"),
         ({"saliency": 3}, TypeError, "`saliency` must be a source's name or a callable, got int"),
@@ -490,8 +495,7 @@ def test_a_resumed_run_mixes_as_the_uninterrupted_one(method, workers, image_fol
         timm.utils.random_seed(seed)
         layers = torch.nn.Linear(3 * 24 * 24, 16), torch.nn.Dropout(0.2), torch.nn.Linear(16, 3)
         model = torch.nn.Sequential(torch.nn.Flatten(), *layers)
-        settings = {"search_fraction": 0.2} if method == "sage" else {}
-        mixup = create_mixup(method, cutmix_alpha=1.0, mode="elem", num_classes=3, saliency="spectral", **settings)
+        mixup = create_mixup(method, cutmix_alpha=1.0, mode="elem", num_classes=3, saliency="spectral")
         return model, torch.optim.SGD(model.parameters(), 0.1, momentum=0.9), mixup
 
     def epoch(model, optimizer, mixup):

@@ -288,7 +288,7 @@ def test_more_unfit_samples():
         ({"num_classes": 0}, ValueError, "`num_classes` must be at least 1"),
         ({"labels_getter": "y"}, ValueError, "`labels_getter` must be 'default' or a function, got 'y'"),
         ({"method": "mixed"}, ValueError, "`method` must be one of sage,"),
-        ({"lam_min": 0.2}, TypeError, "sage has lam_max, search_fraction, got lam_min"),
+        ({"lam_min": 0.2}, TypeError, "sage has lam_max, got lam_min"),
         ({"lam_max": 2}, ValueError, r"`lam_max` must lie in \(0, 1\]"),
         ({"saliency": 3}, TypeError, "`saliency` must be a source's name or a callable"),
         ({"saliency": "gradients"}, ValueError, "`saliency` must be one of network, feature"),
