@@ -72,20 +72,6 @@ def test_every_setting_shows_in_the_result(name):
         assert setting in METHODS[name].__doc__, setting
 
 
-def test_authors_settings_are_the_defaults():
-    assert create_mixup("comixup", saliency=bump).mixup_alpha == 2.0
-    assert create_mixup("puzzlemix", saliency=bump).mixup_alpha == 1.0
-    assert create_mixup("comixup", mixup_alpha=0.7, saliency=bump).mixup_alpha == 0.7
-    method = create_method("puzzlemix")
-    assert (method.n_labels, method.beta, method.gamma, method.eta) == (3, 1.2, 0.5, 0.2)
-    assert (method.neigh_size, method.t_size, method.t_eps) == (None, None, 0.8), "by the images' size"
-    method = create_method("comixup")
-    assert (method.part, method.block_num, method.niter) == (20, 4, 4)
-    assert (method.beta, method.gamma, method.thres, method.eta, method.omega) == (0.32, 1.0, 0.83, 0.05, 0.001)
-    assert (create_method("resizemix").scale_min, create_method("resizemix").scale_max) == (0.1, 0.8)
-    assert (create_method("guidedmixup").blur, create_method("guidedmixup").blur_sigma) == (7, 3.0)
-
-
 @pytest.mark.parametrize(
     ("name", "settings", "error", "message"),
     [

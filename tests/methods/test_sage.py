@@ -4,10 +4,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from batches import make_batch
 
-from sage_timm import MixPlan
-from sage_timm.methods import create_method
 from sage_timm.methods.sage import sage
 from sage_timm.methods.sage_search import retained_saliency
 from sage_timm.tensors import unit_mass
@@ -129,12 +126,6 @@ def test_a_grid_finer_than_the_image_is_averaged():
     assert torch.allclose(plans[0].mask[:, :1], plans[1].mask[:, :1], atol=1e-6)
 
 
-def test_mix_target_weighs_the_own_label_by_lam():
-    plan = MixPlan.of_pairs(torch.tensor([1, 2, 0]), torch.ones(3, 1, 2, 2), torch.tensor([0.9, 0.3, 1]))
-    mixed = plan.mix_target(torch.eye(3))
-    assert torch.allclose(mixed, torch.tensor([[0.9, 0.1, 0], [0, 0.3, 0.7], [0, 0, 1.0]]))
-
-
 def test_mix_target_takes_class_weights_alone():
     plan = sage(torch.rand(2, 1, 4, 6), torch.tensor([1, 0]), torch.full((2,), 0.4), (4, 6))
     assert plan.mix_target(torch.eye(2, dtype=torch.float64)).dtype == torch.float32
@@ -142,17 +133,3 @@ def test_mix_target_takes_class_weights_alone():
         plan.mix_target(torch.tensor([0, 1]))
     with pytest.raises(TypeError, match="`images` must be floating point"):
         plan.mix_images(torch.zeros(2, 3, 4, 6, dtype=torch.uint8))
-
-
-def test_unit_mass():
-    maps = torch.rand(3, 1, 5, 4) * 7
-    assert torch.allclose(unit_mass(maps).sum((2, 3)), torch.ones(3, 1))
-    assert torch.allclose(unit_mass(maps) / maps, (unit_mass(maps) / maps).mean((2, 3), keepdim=True))
-
-
-def test_sage_plan_is_that_of_its_function():
-    batch = make_batch(4)
-    torch.manual_seed(0)
-    ours = create_method("sage", lam_max=0.5)(batch)
-    expected = sage(batch.saliency, batch.partner, batch.lam * 0.5, batch.size)
-    assert torch.equal(ours.mask, expected.mask) and torch.equal(ours.translation, expected.translation)

@@ -14,6 +14,7 @@ import timm
 import torch
 from nondeterministic import Deterministic
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sage_timm import create_mixup, create_saliency
 from sage_timm.methods.sage_search import rearrange, translations
@@ -51,6 +52,16 @@ def no_streams(monkeypatch):
     numbers.cache_clear(), translations.cache_clear()
 
 
+class NoCopyWaits(TorchDispatchMode):
+    """Refuses copies to the host or from it that make it wait."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        to = (kwargs or {}).get("device")
+        if function is torch.ops.aten._to_copy.default and to is not None and args[0].device.type != to.type:
+            assert kwargs.get("non_blocking"), "a copy that makes the host wait"
+        return function(*args, **(kwargs or {}))
+
+
 def fake_weights(model, device):
     """Give a model weights that are fake: to be called inside a FakeTensorMode."""
     for module in model.modules():
@@ -83,11 +94,12 @@ def call(method, saliency=None, device="cuda", batch=8, **settings):
     target = torch.zeros(batch, dtype=torch.long, device=device)
 
     def mix():
-        with Deterministic():
+        with Deterministic(), NoCopyWaits():
             mixed, weights = mixup(images, target)
         assert mixed.device == images.device and mixed.shape == images.shape
         assert weights.device == images.device and weights.shape == (batch, 1000)
 
+    mixup(images, target)  # makes the constants
     mix()
     return mix, mixup
 
@@ -125,9 +137,11 @@ def test_methods_with_a_solver_wait_for_their_maps_alone(method):
     assert ".cpu().numpy()" in last.line
 
 
-@pytest.mark.parametrize("mistake", [lambda x: x + torch.ones(8), lambda x: x.sum().item(), lambda x: x[x > 0]])
+@pytest.mark.parametrize(
+    "mistake", [lambda x: x + torch.ones(8), lambda x: x.sum().item(), lambda x: x[x > 0], torch.Tensor.cpu]
+)
 def test_the_stand_in_sees_mistakes(mistake):
-    with FakeTensorMode(), pytest.raises(Exception, match=r"device|local_scalar_dense|nonzero"):
+    with FakeTensorMode(), NoCopyWaits(), pytest.raises(Exception, match=r"device|local_scalar_dense|nonzero|wait"):
         mistake(torch.rand(8, device="cuda"))
 
 
