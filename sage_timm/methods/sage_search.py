@@ -44,6 +44,12 @@ def translations(
     return pixels.to(device), cells.square().sum(1).to(device)
 
 
+@made_once
+def steps(count: int, device: torch.device) -> torch.Tensor:
+    """Return `count` equal steps from 0 to 1, [count] float32."""
+    return torch.linspace(0, 1, count, dtype=torch.float32).to(device)
+
+
 def retained_saliency(own: torch.Tensor, other: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
     """Compute the saliency that SAGE's mask retains for given translations, exactly.
 
@@ -78,19 +84,6 @@ def _at_once(maps: torch.Tensor, count: int) -> int:
     return max(1, (CACHED if maps.device.type == "cpu" else 128 * CACHED) // count)
 
 
-def _fast_length(length: int) -> int:
-    """Return the smallest even length >= `length` with no prime factor over 7."""
-    length += length % 2
-    while True:
-        rest = length
-        for prime in (2, 3, 5, 7):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return length
-        length += 2
-
-
 def poles(maps: torch.Tensor, terms: int) -> torch.Tensor:
     """Choose the poles for pairs of maps [B, 2, 1, h, w]: [B, 1, K, 1, 1].
 
@@ -101,8 +94,8 @@ def poles(maps: torch.Tensor, terms: int) -> torch.Tensor:
     smallest, largest = values.aminmax(dim=1)
     roots = torch.linalg.vector_norm(values, 0.5, dim=1)  # the squared sum of the roots
     smallest = torch.maximum(smallest, roots * (TYPICAL / values.shape[1] ** 2))
-    exponent = numbers(terms, maps.device).view(-1, 1, 1) / max(1, terms - 1)
-    return largest.view(-1, 1, 1, 1, 1) * (smallest / largest).view(-1, 1, 1, 1, 1) ** exponent
+    ratio = (smallest / largest).view(-1, 1, 1, 1, 1)
+    return largest.view(-1, 1, 1, 1, 1) * ratio ** steps(terms, maps.device).view(-1, 1, 1)
 
 
 def lost_saliency(own: torch.Tensor, other: torch.Tensor, terms: int = TERMS) -> torch.Tensor:
@@ -117,7 +110,7 @@ def lost_saliency(own: torch.Tensor, other: torch.Tensor, terms: int = TERMS) ->
         [B, (2h - 1)(2w - 1)] float32.
     """
     height, width = own.shape[-2:]
-    size = (_fast_length(2 * height - 1), _fast_length(2 * width - 1))
+    size = [-(-(2 * side - 1) // 8) * 8 for side in (height, width)]  # a length that an FFT is quick at
     maps = torch.stack([own.flip(-2, -1), other], dim=1)
     count = _at_once(own, 2 * (1 + terms) * size[0] * size[1])
 

@@ -283,15 +283,6 @@ def test_applying_a_plan_is_differentiable_and_making_it_is_not(surface, method,
 
 
 @every_method
-def test_labels_out_of_range_are_an_error(surface, method):
-    images, labels = make_batch()
-    mix = surface.create(method, bump)
-    for wrong in (labels + CLASSES, labels - 9):
-        with pytest.raises(ValueError, match=r"must hold labels in \[0, 6\], got "):
-            surface.call(mix, images, wrong)
-
-
-@every_method
 def test_draws_follow_the_seeds_of_the_generators_that_are_its_own(surface, method):
     batch, mix = make_batch(), surface.create(method, bump)
     first, second, third = (with_seed(seed, surface, mix, *batch) for seed in (0, 0, 1))

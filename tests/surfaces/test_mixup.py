@@ -1,4 +1,5 @@
 import inspect
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -205,43 +206,40 @@ def test_negative_and_empty_saliency_is_said():
         SageMixup(num_classes=7, saliency=lambda i, t: torch.zeros(8, 1, 4, 4))(x, target)
 
 
-def test_images_that_are_not_scaled_are_said_once():
-    source = create_saliency("spectral", mean=(0.5,) * 3, std=(0.25,) * 3)
-    mixup, (x, target) = SageMixup(num_classes=7, saliency=source), batch()
-    raw = (255 * torch.rand_like(x)).index_fill(0, torch.tensor([3]), 255)
-    with pytest.warns(UserWarning, match=r"normalised by mean \(0.5, .* got values from .* to 255; scale them"):
-        mixup(raw, target)
-    mixup(raw, target)  # another warning would be an error
-    SageMixup(num_classes=7, saliency=source)(x, target)
-    source.normalized_with((0.0,) * 3, (1 / 255,) * 3)
-    SageMixup(num_classes=7, saliency=source)(255 * torch.rand_like(x), target)
+PIXELS = torch.rand(8, 3, 32, 32)
+IMAGENET = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+HALF, UNIT, BYTES = ((0.5,) * 3, (0.25,) * 3), ((0.0,) * 3, (1.0,) * 3), ((0.0,) * 3, (1 / 255,) * 3)
 
 
-def test_statistics_that_are_assumed_and_do_not_fit_are_said(tiny_model):
-    """Photographs' values, dark ones among them: right as the model's, as ImageNet's, or not normalised at all."""
-    pixels, (_, target) = torch.rand(8, 3, 32, 32), batch()
-    imagenet = (pixels - 0.45) / 0.225
-    for images in (imagenet, pixels):
-        with pytest.warns(
-            UserWarning, match=r"mean \(0.5, .* got values from .* the saliency model.s: give create_saliency"
-        ):
-            SageMixup(num_classes=7, saliency=create_saliency("gradient", model=tiny_model))(images, target)
-    SageMixup(num_classes=7, saliency=create_saliency("gradient", model=tiny_model))(2 * pixels - 1, target)
-    told = create_saliency("gradient", model=tiny_model, mean=(0.45,) * 3, std=(0.225,) * 3)
-    SageMixup(num_classes=7, saliency=told)(imagenet, target)
-    SageMixup(num_classes=7, saliency=told)(3 * torch.randn(8, 3, 32, 32), target)
+def normalized(pixels, mean, std):
+    return create_saliency("spectral", mean=mean, std=std).normalized(pixels)
 
 
-def test_images_in_0_to_1_that_should_be_normalised_are_said():
-    """Only where all values look like that: normalised photographs have values below their mean, flat ones too."""
-    pixels, (_, target) = torch.rand(8, 3, 32, 32), batch()
-    source = create_saliency("spectral", mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD)
-    with pytest.warns(UserWarning, match=r"got values from .* to .*; as if not normalised: normalise"):
-        SageMixup(num_classes=7, saliency=source)(pixels, target)
-    for images in (source.normalized(pixels), source.normalized(1 - pixels / 9), pixels - 0.1, 1.1 * pixels):
-        SageMixup(num_classes=7, saliency=source)(images, target)
-    source.normalized_with((0.0,) * 3, (1.0,) * 3)
-    SageMixup(num_classes=7, saliency=source)(pixels, target)
+@pytest.mark.parametrize(
+    ("images", "statistics", "said"),
+    [
+        (255 * PIXELS, HALF, r"normalised by mean \(0.5, .* got values from .* to 25\d; scale them"),
+        (255 * PIXELS, BYTES, None),
+        (PIXELS, IMAGENET, r"got values from .* to .*; as if not normalised: normalise"),
+        (normalized(PIXELS, *IMAGENET), IMAGENET, None),
+        (normalized(1 - PIXELS / 9, *IMAGENET), IMAGENET, None),
+        (PIXELS - 0.1, IMAGENET, None),
+        (1.1 * PIXELS, IMAGENET, None),
+        (PIXELS, UNIT, None),
+        (PIXELS, None, "mean .0.5, .* got values from .* the saliency model.s: give create_saliency"),
+        (normalized(PIXELS, *IMAGENET), None, "mean .0.5, .* got values from .* the saliency model.s"),
+        (2 * PIXELS - 1, None, None),
+        (3 * torch.randn(8, 3, 32, 32), IMAGENET, None),
+    ],
+)
+def test_images_on_another_scale_than_said_or_assumed_are_told_once(images, statistics, said, tiny_model):
+    """None: statistics assumed to be the model's."""
+    mean, std = statistics or (None, None)
+    source = create_saliency("gradient", model=tiny_model, mean=mean, std=std)
+    mixup, target = SageMixup(num_classes=7, saliency=source), torch.arange(8) % 7
+    with pytest.warns(UserWarning, match=said) if said else nullcontext():
+        mixup(images, target)
+    mixup(images, target)  # another warning would be an error
 
 
 def test_repr_says_what_mixes(spectral):
@@ -283,35 +281,23 @@ def test_wrong_arguments_are_refused_in_the_constructor(arguments, kind, message
     assert "\n" not in str(caught.value)
 
 
+X, LABELS = torch.rand(8, 3, 4, 4), torch.arange(8)
+
+
 @pytest.mark.parametrize(
     ("x", "target", "kind", "message"),
     [
-        (torch.rand(8, 3, 4), torch.arange(8), ValueError, r"`images` must be a non-empty batch \[B, C, H, W\]"),
-        (torch.rand(0, 3, 4, 4), torch.arange(0), ValueError, "non-empty batch"),
-        (
-            torch.zeros(8, 3, 4, 4, dtype=torch.uint8),
-            torch.arange(8),
-            TypeError,
-            "must be floating point, got torch.uint8",
-        ),
-        (np.zeros((8, 3, 4, 4)), torch.arange(8), TypeError, "`images` must be a tensor"),
-        (
-            torch.rand(8, 3, 4, 4),
-            torch.arange(7),
-            ValueError,
-            r"labels \[8\] or class weights \[8, 9\], got torch.int64",
-        ),
-        (torch.rand(8, 3, 4, 4), torch.arange(8)[:, None], ValueError, r"squeeze\(1\) them"),
-        (torch.rand(8, 3, 4, 4), torch.rand(8, 10), ValueError, "check num_classes and multi_label"),
-        (torch.rand(8, 3, 4, 4), torch.rand(8), TypeError, "integer labels"),
-        (torch.rand(8, 3, 4, 4), list(range(8)), TypeError, "got list"),
-        (torch.rand(8, 3, 4, 4), torch.arange(8) + 2, ValueError, r"labels in \[0, 8\], got 9; check `num_classes`"),
-        (
-            torch.rand(8, 3, 4, 4),
-            torch.arange(8) - 1,
-            ValueError,
-            r"labels in \[0, 8\], got -1; drop images without a label",
-        ),
+        (X[:, :, 0], LABELS, ValueError, r"`images` must be a non-empty batch \[B, C, H, W\]"),
+        (X[:0], LABELS[:0], ValueError, "non-empty batch"),
+        (X.to(torch.uint8), LABELS, TypeError, "must be floating point, got torch.uint8"),
+        (X.numpy(), LABELS, TypeError, "`images` must be a tensor"),
+        (X, LABELS[1:], ValueError, r"labels \[8\] or class weights \[8, 9\], got torch.int64"),
+        (X, LABELS[:, None], ValueError, r"squeeze\(1\) them"),
+        (X, torch.rand(8, 10), ValueError, "check num_classes and multi_label"),
+        (X, torch.rand(8), TypeError, "integer labels"),
+        (X, LABELS.tolist(), TypeError, "got list"),
+        (X, LABELS + 2, ValueError, r"labels in \[0, 8\], got 9; check `num_classes`"),
+        (X, LABELS - 1, ValueError, r"labels in \[0, 8\], got -1; drop images without a label"),
     ],
 )
 def test_wrong_batches(x, target, kind, message):
