@@ -15,7 +15,7 @@ class Batch:
 
     Attributes:
         images: [B, C, H, W], floating point, normalised.
-        saliency: [B, 1, h, w] float32, non-negative and finite, any scale; None for methods that use none.
+        saliency: [B, 1, h, w] float32, non-negative, any scale up to 1e30; None for methods that use none.
         partner: [B] int64, the image that each image is to be mixed with.
         lam: [B] float32 in [0, 1], draws from Beta(alpha, alpha), the share of the own image.
         alpha: parameter of that distribution, > 0.

@@ -15,6 +15,7 @@ from .saliency import Source, resolve
 from .tensors import numbers
 
 LABEL_WEIGHTS = ("mask", "saliency")
+LARGEST = 1e30  # saliency value, whose sum over any map is finite
 MAX_ALPHA = 1e6  # Beta(alpha, alpha) is 0.5 to three digits there
 
 Function = TypeVar("Function", bound=Callable)
@@ -143,7 +144,7 @@ class Planner:
         saliency = self.source(images if normalized else self.source.normalized(images), weights)
         check_saliency(saliency, images)
         found = saliency.detach().float()
-        saliency = found.nan_to_num(0, 0, 0).clamp_min_(0)
+        saliency = found.nan_to_num(0, 0, 0).clamp_(0, LARGEST)
         self.checks.saliency(found, saliency)
         return saliency
 

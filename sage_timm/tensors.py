@@ -12,7 +12,7 @@ Function = TypeVar("Function", bound=Callable)
 
 
 def unit_mass(saliency: torch.Tensor) -> torch.Tensor:
-    """Scale each map [B, 1, h, w] to sum 1; a map without any saliency counts as uniform."""
+    """Scale each map [B, 1, h, w], of values up to 1e30, to sum 1; one without any saliency counts as uniform."""
     return (saliency / saliency.sum((-2, -1), keepdim=True)).nan_to_num_(1 / saliency[0, 0].numel())
 
 

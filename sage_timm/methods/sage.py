@@ -48,7 +48,7 @@ def sage(
     mask is computed at the image's resolution from the enlarged maps. Maps finer than the image are averaged down.
 
     Args:
-        saliency: [B, 1, h, w] float32, non-negative and finite, any scale.
+        saliency: [B, 1, h, w] float32, non-negative, any scale up to 1e30.
         partner: [B] int64.
         ratio: [B] float32 in [0, 1], the share of the own map's mass; 1 leaves the image unmixed.
         size: (H, W) of the images.
