@@ -166,24 +166,23 @@ class MixPlan:
         """
         plans, sources = (self, other), max(self.source.shape[1], other.source.shape[1])
 
-        # Pad the plan of fewer sources with sources of no weight (zeros), so that both have K of them.
-        def chosen(name: str) -> torch.Tensor:
-            a, b = (getattr(plan, name) for plan in plans)
-            a, b = (F.pad(v, (0, 0) * (v.ndim - 2) + (0, sources - v.shape[1])) for v in (a, b))
+        def chosen(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
             return torch.where(condition.view(-1, *[1] * (a.ndim - 1)), a, b)
 
-        # A plan that moves nothing stays without translations unless the other has some; then its own are 0. One that
-        # moves all its sources alike (K of 1) is broadcast, not padded: padding would leave the others in their place.
-        translation: torch.Tensor | None = None
-        if self.translation is not None or other.translation is not None:
-            still = torch.zeros((1, 1, 2, 1, 1), dtype=torch.int64, device=condition.device)
+        def padded(values: torch.Tensor) -> torch.Tensor:
+            # With sources of no weight (zeros), so that both plans have K of them.
+            return F.pad(values, (0, 0) * (values.ndim - 2) + (0, sources - values.shape[1]))
+
+        names = "source", "mask", "lam"
+        source, mask, lam = (chosen(*(padded(getattr(plan, name)) for plan in plans)) for name in names)
+        translation = box = None
+        if any(plan.translation is not None for plan in plans):
+            still = condition.new_zeros((1, 1, 2, 1, 1), dtype=torch.int64)
             moves = [still if plan.translation is None else plan.translation for plan in plans]
-            moves = [m if m.shape[1] == 1 else F.pad(m, (0, 0) * 3 + (0, sources - m.shape[1])) for m in moves]
-            translation = torch.where(condition.view(-1, 1, 1, 1, 1), moves[0], moves[1])
-        box: torch.Tensor | None = None
-        if self.box is not None or other.box is not None:
-            frame = torch.zeros((1, 4), dtype=torch.int64, device=condition.device)
-            frame[:, 1], frame[:, 3] = self.mask.shape[-2:]
-            boxes = [frame if plan.box is None else plan.box for plan in plans]
-            box = torch.where(condition[:, None], boxes[0], boxes[1])
-        return MixPlan(chosen("source"), chosen("mask"), chosen("lam"), translation, box, self.own and other.own)
+            # A move that all sources share (K of 1) is broadcast: padding would leave the others in their place.
+            translation = chosen(*(move if move.shape[1] == 1 else padded(move) for move in moves))
+        if any(plan.box is not None for plan in plans):
+            frame = condition.new_zeros((1, 4), dtype=torch.int64)
+            frame[:, 1], frame[:, 3] = mask.shape[-2:]
+            box = chosen(*(frame if plan.box is None else plan.box for plan in plans))
+        return MixPlan(source, mask, lam, translation, box, self.own and other.own)
