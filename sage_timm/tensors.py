@@ -21,7 +21,7 @@ def made_once(function: Function) -> Function:
 
     They are made on the CPU and copied, so that every stream finds them whole. `torch.compile` traces the function.
     """
-    kept = lru_cache(maxsize=64)(torch.inference_mode(False)(function))
+    kept = lru_cache(maxsize=32)(torch.inference_mode(False)(function))
 
     @wraps(function)
     def made(*arguments):

@@ -11,8 +11,8 @@ from ..plan import Batch, MixPlan
 from ..tensors import numbers, translate, unit_mass
 from .sage_search import rearrange
 
-TRACE = 1e-12  # least share of an image's saliency that a cell has
-LEAST = 1e-24  # ratio, even where 0 is drawn
+TRACE = 1e-15  # least share of an image's saliency that a cell has
+LEAST = 1e-22  # ratio, even where 0 is drawn
 
 
 def saliency_masks(own: torch.Tensor, other: torch.Tensor, translation: torch.Tensor) -> torch.Tensor:
