@@ -44,15 +44,14 @@ class ValueChecks:
         """Raise ValueError where an integer label [B] lies outside [0, num_classes)."""
         if not len(target):
             return
-        extremes = torch.stack(target.long().aminmax())
 
         def act(found: torch.Tensor) -> None:
-            low, high = found.tolist()
+            low, high = (int(extreme) for extreme in found.long().aminmax())
             if low < 0 or high >= num_classes:
                 got, hint = (low, "drop images without a label") if low < 0 else (high, "check `num_classes`")
                 raise ValueError(f"`{name}` must hold labels in [0, {num_classes - 1}], got {got}; {hint}")
 
-        self._submit(extremes, act)
+        self._submit(target, act)
 
     def weights(self, target: torch.Tensor, name: str = "target") -> None:
         """Raise ValueError where a class weight [B, N] is not finite or lies outside [0, 1], up to `SLACK`."""

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from .checks import check_images, check_target
-from .tensors import shrink, translate, unit_mass
+from .tensors import numbers, shrink, translate, unit_mass
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Batch:
 
     Attributes:
         images: [B, C, H, W], floating point, normalised.
-        saliency: [B, 1, h, w] float32, non-negative and finite, any scale; None for methods that use none.
+        saliency: [B, 1, h, w] float32, non-negative, any scale up to 1e30; None for methods that use none.
         partner: [B] int64, the image that each image is to be mixed with.
         lam: [B] float32 in [0, 1], draws from Beta(alpha, alpha), the share of the own image.
         alpha: parameter of that distribution, > 0.
@@ -58,7 +58,8 @@ class MixPlan:
 
     Attributes:
         source: [B, K] int64, the images that each output is made of.
-        mask: [B, K, H, W] float32 in [0, 1], the weight of each source at each pixel; sums to 1 over K.
+        mask: [B, K, H, W] float32 in [0, 1], the weight of each source at each pixel; sums to 1 over K. It is to be 0
+            where a source has left the frame.
         lam: [B, K] float32 in [0, 1], the weight of each source's label; sums to 1 over K.
         translation: [B, K, 2, h, w] int64, (dy, dx) in pixels for each of h x w tiles of the output (see `translate`),
             positive where content has moved down / right; any size but the 2 may be 1. None where nothing moves.
@@ -86,27 +87,22 @@ class MixPlan:
             lam: [B] float32 in [0, 1], the weight of the own label.
             translation: see `MixPlan`; that of source 0 must be 0.
         """
-        own = torch.arange(len(partner), device=partner.device)
-        source = torch.stack([own, partner], 1)
+        source = torch.stack([numbers(len(partner), partner.device), partner], 1)
         return cls(source, torch.cat([mask, 1 - mask], 1), torch.stack([lam, 1 - lam], 1), translation, own=True)
 
     def _shown(self, images: torch.Tensor, k: int) -> torch.Tensor:
-        """Take source k of each output from a batch, shrunk into its box."""
+        """Take source k of each output from a batch, shrunk into its box and moved; new but where `own`."""
         if self.own and k == 0:
             return images
-        images = images[self.source[:, k]]
-        return images if self.box is None or k != 1 else shrink(images, self.box)
-
-    def _moved(self, images: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the mask of source k of each output and the source, as `_shown` gives it, moved."""
-        if self.translation is not None and not (self.own and k == 0):
-            images = translate(images, self.translation[:, min(k, self.translation.shape[1] - 1)])
-        mask = self.mask[:, k : k + 1]
-        # The product of a mask of 0 with an infinity or NaN would not be 0.
-        return mask, torch.where(mask > 0, images, mask)
+        source: torch.Tensor | None = self.source[:, k]
+        if self.box is not None and k == 1:
+            images, source = shrink(images[source], self.box), None
+        if self.translation is not None:
+            return translate(images, self.translation[:, min(k, self.translation.shape[1] - 1)], source)
+        return images if source is None else images[source]
 
     def mix_images(self, images: torch.Tensor) -> torch.Tensor:
-        """Sum each output's sources, each moved and weighted by its mask; a source is 0 where it has left the frame.
+        """Sum each output's sources, each moved and weighted by its mask.
 
         Args:
             images: [B, C, H, W], floating point.
@@ -116,10 +112,10 @@ class MixPlan:
         """
         check_images(images)
         channels_last = not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last)
-        mask, moved = self._moved(self._shown(images, 0), 0)
-        mixed = mask * moved
+        hidden = self.mask == 0  # where 0 times an infinity or NaN would not be 0
+        mixed = (self._shown(images, 0) * self.mask[:, :1]).masked_fill_(hidden[:, :1], 0)
         for k in range(1, self.source.shape[1]):
-            mixed.addcmul_(*self._moved(self._shown(images, k), k))
+            mixed.addcmul_(self.mask[:, k : k + 1], self._shown(images, k).masked_fill_(hidden[:, k : k + 1], 0))
         return mixed.to(images.dtype).contiguous(
             memory_format=torch.channels_last if channels_last else torch.contiguous_format
         )
@@ -145,8 +141,10 @@ class MixPlan:
             entry alone.
         """
         maps = unit_mass(F.interpolate(saliency.float(), self.mask.shape[-2:], mode="bilinear"))
-        moved = [self._moved(unit_mass(self._shown(maps, k)), k) for k in range(self.source.shape[1])]
-        return torch.stack([(mask * image).sum((1, 2, 3)) for mask, image in moved], 1)
+        kept = [(self.mask[:, k] * self._shown(maps, k)[:, 0]).sum((1, 2)) for k in range(self.source.shape[1])]
+        if self.box is not None:
+            kept[1] = kept[1] / shrink(maps[self.source[:, 1]], self.box).sum((1, 2, 3)).clamp_min(1e-12)
+        return torch.stack(kept, 1)
 
     def weighted_by(self, saliency: torch.Tensor) -> "MixPlan":
         """Return this plan with label weights by what is seen of each source, as `retained` measures it.
@@ -168,24 +166,23 @@ class MixPlan:
         """
         plans, sources = (self, other), max(self.source.shape[1], other.source.shape[1])
 
-        # Pad the plan of fewer sources with sources of no weight (zeros), so that both have K of them.
-        def chosen(name: str) -> torch.Tensor:
-            a, b = (getattr(plan, name) for plan in plans)
-            a, b = (F.pad(v, (0, 0) * (v.ndim - 2) + (0, sources - v.shape[1])) for v in (a, b))
+        def chosen(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
             return torch.where(condition.view(-1, *[1] * (a.ndim - 1)), a, b)
 
-        # A plan that moves nothing stays without translations unless the other has some; then its own are 0. One that
-        # moves all its sources alike (K of 1) is broadcast, not padded: padding would leave the others in their place.
-        translation: torch.Tensor | None = None
-        if self.translation is not None or other.translation is not None:
-            still = torch.zeros((1, 1, 2, 1, 1), dtype=torch.int64, device=condition.device)
+        def padded(values: torch.Tensor) -> torch.Tensor:
+            # With sources of no weight (zeros), so that both plans have K of them.
+            return F.pad(values, (0, 0) * (values.ndim - 2) + (0, sources - values.shape[1]))
+
+        names = "source", "mask", "lam"
+        source, mask, lam = (chosen(*(padded(getattr(plan, name)) for plan in plans)) for name in names)
+        translation = box = None
+        if any(plan.translation is not None for plan in plans):
+            still = condition.new_zeros((1, 1, 2, 1, 1), dtype=torch.int64)
             moves = [still if plan.translation is None else plan.translation for plan in plans]
-            moves = [m if m.shape[1] == 1 else F.pad(m, (0, 0) * 3 + (0, sources - m.shape[1])) for m in moves]
-            translation = torch.where(condition.view(-1, 1, 1, 1, 1), moves[0], moves[1])
-        box: torch.Tensor | None = None
-        if self.box is not None or other.box is not None:
-            frame = torch.zeros((1, 4), dtype=torch.int64, device=condition.device)
-            frame[:, 1], frame[:, 3] = self.mask.shape[-2:]
-            boxes = [frame if plan.box is None else plan.box for plan in plans]
-            box = torch.where(condition[:, None], boxes[0], boxes[1])
-        return MixPlan(chosen("source"), chosen("mask"), chosen("lam"), translation, box, self.own and other.own)
+            # A move that all sources share (K of 1) is broadcast: padding would leave the others in their place.
+            translation = chosen(*(move if move.shape[1] == 1 else padded(move) for move in moves))
+        if any(plan.box is not None for plan in plans):
+            frame = condition.new_zeros((1, 4), dtype=torch.int64)
+            frame[:, 1], frame[:, 3] = mask.shape[-2:]
+            box = chosen(*(frame if plan.box is None else plan.box for plan in plans))
+        return MixPlan(source, mask, lam, translation, box, self.own and other.own)

@@ -12,8 +12,10 @@ from .device import ValueChecks
 from .methods import Method, Mixup
 from .plan import Batch, MixPlan
 from .saliency import Source, resolve
+from .tensors import numbers
 
 LABEL_WEIGHTS = ("mask", "saliency")
+LARGEST = 1e30  # saliency value, whose sum over any map is finite
 MAX_ALPHA = 1e6  # Beta(alpha, alpha) is 0.5 to three digits there
 
 Function = TypeVar("Function", bound=Callable)
@@ -86,7 +88,7 @@ class Planner:
             self.checks.labels(target, self.num_classes, self.name)
         target = target.to(device or target.device)
         if target.ndim == 1 and self.num_classes is not None:
-            target = target.long()[:, None] == torch.arange(self.num_classes, device=target.device)
+            target = target.long()[:, None] == numbers(self.num_classes, target.device)
         return target.float()
 
     @eager
@@ -142,7 +144,7 @@ class Planner:
         saliency = self.source(images if normalized else self.source.normalized(images), weights)
         check_saliency(saliency, images)
         found = saliency.detach().float()
-        saliency = found.nan_to_num(0, 0, 0).clamp_min_(0)
+        saliency = found.nan_to_num(0, 0, 0).clamp_(0, LARGEST)
         self.checks.saliency(images, found, saliency)
         return saliency
 

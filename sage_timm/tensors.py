@@ -1,16 +1,40 @@
 """Primitives on images and maps that know no method."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 
+Function = TypeVar("Function", bound=Callable)
+
 
 def unit_mass(saliency: torch.Tensor) -> torch.Tensor:
-    """Scale each map [B, 1, h, w] to sum 1; a map without any saliency counts as uniform."""
-    scaled = (saliency / saliency.amax((-2, -1), keepdim=True)).nan_to_num_(1)
-    return scaled / scaled.sum((-2, -1), keepdim=True)
+    """Scale each map [B, 1, h, w], of values up to 1e30, to sum 1; one without any saliency counts as uniform."""
+    return (saliency / saliency.sum((-2, -1), keepdim=True)).nan_to_num_(1 / saliency[0, 0].numel())
+
+
+def made_once(function: Function) -> Function:
+    """Keep the tensors that a function makes of shapes and a device, which nobody may change, for the next call.
+
+    They are made on the CPU and copied, so that every stream finds them whole. `torch.compile` traces the function.
+    """
+    kept = lru_cache(maxsize=32)(torch.inference_mode(False)(function))
+
+    @wraps(function)
+    def made(*arguments):
+        return (function if torch.compiler.is_compiling() else kept)(*arguments)
+
+    made.cache_clear = kept.cache_clear  # type: ignore[attr-defined]
+    return made  # type: ignore[return-value]
+
+
+@made_once
+def numbers(count: int, device: torch.device) -> torch.Tensor:
+    """Count from 0 to `count` - 1: [count] int64."""
+    return torch.arange(count).to(device)
 
 
 def expand_tiles(tiles: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -24,29 +48,26 @@ def expand_tiles(tiles: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return tiles
 
 
-def translate(images: torch.Tensor, translation: torch.Tensor, outside: float = 0.0) -> torch.Tensor:
-    """Move each image, or tiles of it, by whole pixels.
+def translate(images: torch.Tensor, translation: torch.Tensor, source: torch.Tensor | None = None) -> torch.Tensor:
+    """Move each image, or tiles of it, by whole pixels; what lies outside repeats the image's border.
 
     Args:
         images: [B, C, H, W], any dtype.
         translation: [B or 1, 2] int64, (dy, dx) in pixels, positive moves the content down / right; or
             [B or 1, 2, h, w], one for each of h x w equal tiles of the result: pixel (y, x) of the result shows pixel
             (y - dy, x - dx) of the image.
-        outside: what is shown where that lies outside the image.
+        source: [B] int64, the image that each result shows; default: each its own.
 
     Returns:
         [B, C, H, W] in the dtype of `images`.
     """
     batch, channels, height, width = images.shape
-    dy, dx = expand_tiles(translation.view(*translation.shape, *[1] * (4 - translation.ndim)), (height, width)).unbind(
-        1
-    )
-    # Whatever lies outside is taken from a border of one pixel.
-    framed = F.pad(images, (1, 1, 1, 1), value=outside)
-    row = (torch.arange(1, height + 1, device=images.device)[:, None] - dy).clamp_(0, height + 1)
-    column = (torch.arange(1, width + 1, device=images.device) - dx).clamp_(0, width + 1)
-    source = torch.add(column, row, alpha=width + 2).flatten(1)[:, None].expand(batch, channels, -1)
-    return framed.flatten(2).gather(2, source).view(images.shape)
+    tiles = translation.view(*translation.shape, *[1] * (4 - translation.ndim))
+    dy, dx = expand_tiles(tiles, (height, width)).split(1, 1)
+    row = (numbers(height, images.device)[:, None] - dy).clamp_(0, height - 1)
+    column = (numbers(width, images.device) - dx).clamp_(0, width - 1)
+    source = numbers(batch, images.device) if source is None else source
+    return images[source.view(-1, 1, 1, 1), numbers(channels, images.device)[:, None, None], row, column]
 
 
 def gaussian_blur(maps: torch.Tensor, sigma: float, radius: int | None = None) -> torch.Tensor:

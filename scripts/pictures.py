@@ -15,10 +15,10 @@ from torchvision.transforms.v2 import functional as transforms
 from sage_timm import create_saliency
 from sage_timm.methods import METHODS, create_method
 from sage_timm.methods.sage import sage
-from sage_timm.methods.sage_search import retained_saliency_map
 from sage_timm.plan import Batch
 from sage_timm.tensors import unit_mass
 from sage_timm.visualize.figures import in_words, label_weights, show_picture
+from scripts.bench.certify import retained_saliency_map
 from scripts.objects import photograph
 
 SIZE = 200, 300  # px, H x W
@@ -90,10 +90,9 @@ def draw_search(images: torch.Tensor, saliency: torch.Tensor) -> Figure:
         f"saliency that the two retain, for all\n{surface.numel():,} translations of the partner", fontsize=9
     )
     for axis, (title, place) in zip(axes[3:], places.items(), strict=True):
-        candidates = torch.zeros(1, *surface.shape, dtype=torch.bool)
-        candidates[0, place[0], place[1]] = True
-        plan = sage(saliency, torch.tensor([1, 0]), torch.full((2,), RATIO), SIZE, candidates=candidates)
-        dy, dx = plan.translation[0, 1, :, 0, 0].tolist()
+        dy, dx = round((place[0] - rows + 1) * height / rows), round((place[1] - columns + 1) * width / columns)
+        move = torch.tensor([[dy, dx]]).expand(2, -1)
+        plan = sage(saliency, torch.tensor([1, 0]), torch.full((2,), RATIO), SIZE, move)
         axis.imshow(plan.mix_images(images)[0].permute(1, 2, 0).clamp(0, 1).numpy())
         axis.set_title(title, fontsize=9)
         kept = f"the two retain {plan.retained(saliency)[0].sum().item():.2f} (Mixup 1.00)"

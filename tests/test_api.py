@@ -128,7 +128,7 @@ PUBLIC = {
         "MixPlan": dict(source=NEEDED, mask=NEEDED, lam=NEEDED, translation=None, box=None, own=False),
         "SageMix": dict(alpha=1.0, num_classes=None, labels_getter="default")
         | dict(saliency=None, method="sage", label_weight="mask", settings=NEEDED),
-        "SageMixup": TIMMS | OURS | dict(lam_max=0.6, search_fraction=1.0),
+        "SageMixup": TIMMS | OURS | dict(lam_max=0.6),
         "Saliency": dict(blur=0.0, grid=64, floor=0.0, mean=None, std=None),
         "create_mixup": dict(method="sage", settings=NEEDED),
         "create_saliency": dict(name=None, model=None, checkpoint=None, size=None, mean=None, std=None)
@@ -137,7 +137,7 @@ PUBLIC = {
     "sage_timm.methods": {
         "METHODS": None,
         "Method": None,
-        "SAGE": dict(lam_max=0.6, search_fraction=1.0),
+        "SAGE": dict(lam_max=0.6),
         "Mixup": {},
         "CutMix": {},
         "SaliencyMix": {},

@@ -9,7 +9,7 @@ from sage_timm.methods import METHODS, create_method
 from sage_timm.methods.sage_search import TIE, rearrange, retained_saliency
 from sage_timm.plan import Batch
 from sage_timm.tensors import unit_mass
-from scripts.bench.certify import certify
+from scripts.bench.certify import certify, number_of
 
 pytestmark = [
     pytest.mark.cuda,
@@ -30,7 +30,7 @@ def test_the_search_agrees_with_the_cpu(size):
     on_cpu = rearrange(own, other)
     on_gpu = rearrange(own.cuda(), other.cuda())
     certified = certify(own.cuda(), other.cuda(), on_gpu)
-    values = [retained_saliency(own, other, t.cpu()[:, None])[:, 0] for t in (on_cpu, on_gpu)]
+    values = [retained_saliency(own, other, number_of(t.cpu(), own)[:, None])[:, 0] for t in (on_cpu, on_gpu)]
     assert (values[0] - values[1]).abs().max() <= 2 * TIE
     assert certified.float().mean() > 0.9
 

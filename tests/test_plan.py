@@ -30,18 +30,24 @@ def test_tiles_of_uneven_size_show_their_own_translation():
     assert shown.tolist() == [0.0, 0.0, 1.0, 4.0, 5.0, 3.0, 4.0]
 
 
+NAMES = "sage", "puzzlemix", "comixup", "cutmix", "resizemix"
+
+
 def test_where_takes_each_output_from_its_plan():
     batch = make_batch(4, saliency=blobs(4, 12, 18))
     settings = {"puzzlemix": {"t_eps": 0.0, "block_num": 4}}
-    plans = [create_method(n, **settings.get(n, {}))(batch) for n in ("sage", "puzzlemix", "comixup", "cutmix")]
+    plans = [create_method(n, **settings.get(n, {}))(batch) for n in NAMES]
     assert plans[0].translation.any() and plans[1].translation.any()
     condition = torch.tensor([True, False, False, True])
     for one, other in itertools.permutations(plans, 2):
         both = one.where(condition, other)
         mixed, target = both.mix_images(batch.images), both.mix_target(torch.eye(4))
+        kept = both.retained(batch.saliency)
         for i, plan in enumerate((one, other, other, one)):
             assert torch.allclose(mixed[i], plan.mix_images(batch.images)[i], atol=1e-6)
             assert torch.allclose(target[i], plan.mix_target(torch.eye(4))[i], atol=1e-6)
+            alone = plan.retained(batch.saliency)[i]
+            assert torch.allclose(kept[i][: len(alone)], alone, atol=1e-5)
 
 
 def test_retained_saliency_of_a_plan():

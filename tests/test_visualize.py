@@ -188,7 +188,7 @@ def test_draw_mixed_is_a_grid_with_label_weights():
         ([".", "--report", "1"], "--report must be 0 or at least 2, since it mixes images, got 1"),
         ([".", "--saliency-size", "0"], "--saliency-size must be at least"),
         ([".", "--mixer", "sage", "mixup", "--mixer-kwargs", "lam_max=1"], "must be of one method"),
-        ([".", "--mixer-kwargs", "nonsense=1"], "sage has lam_max, search_fraction, got nonsense"),
+        ([".", "--mixer-kwargs", "nonsense=1"], "sage has lam_max, got nonsense"),
         ([".", "--mixer-kwargs", "lam_max=7"], "`lam_max` must lie in (0, 1], got 7"),
         ([".", "-o", "picture0.png/x.png"], "picture0.png"),
         ([".", "-o", "x.gif"], "--output must be a file that ends in .png, .jpg"),

@@ -12,19 +12,45 @@ j <= k, and f_k(x) = r_k-1(x) x / (p_k + x),
 
 With poles that span the larger values of the maps, r_K is small where there is something to overlap, and all
 (2h - 1)(2w - 1) translations cost a few FFTs. The approximation only ranks; the best few are computed exactly.
+
+Translations are numbered by the window of the other map, padded by 0, that each puts into the frame: row by row, from
+(h - 1, w - 1) = down and right, to (1 - h, 1 - w).
 """
 
 import torch
 import torch.nn.functional as F
 
+from ..tensors import made_once, numbers
+
 TERMS = 3  # poles
-SMALLEST = 0.1, 1e-4  # no pole lies below these shares of a map's typical and of its largest value
+TYPICAL = 0.1  # no pole lies below this share of a pair's typical value, unless all values are larger
 TOP = 10  # translations evaluated exactly, next to the zero translation
 TIE = 1e-6  # retained saliency, as a share of the best, below which two translations count as equal
 CACHED = 2**19  # numbers that are worked on at once on a CPU: more would leave its cache; elsewhere 128 times as many
 
 
-def retained_saliency(own: torch.Tensor, other: torch.Tensor, translation: torch.Tensor) -> torch.Tensor:
+@made_once
+def translations(
+    grid: tuple[int, int], size: tuple[int, int], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """List all translations of a grid (h, w).
+
+    Returns:
+        [N, 2] int64, (dy, dx) of each in pixels of an image of `size`, rounded; and [N] int64, its squared length in
+        cells.
+    """
+    cells = torch.cartesian_prod(*(torch.arange(side - 1, -side, -1) for side in grid))
+    pixels = (cells.double() * torch.tensor(size) / torch.tensor(grid)).round().long()
+    return pixels.to(device), cells.square().sum(1).to(device)
+
+
+@made_once
+def steps(count: int, device: torch.device) -> torch.Tensor:
+    """Return `count` equal steps from 0 to 1, [count] float32."""
+    return torch.linspace(0, 1, count, dtype=torch.float32).to(device)
+
+
+def retained_saliency(own: torch.Tensor, other: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
     """Compute the saliency that SAGE's mask retains for given translations, exactly.
 
     v(t) = sum over the frame of own * M + m * (1 - M), with m the other map moved by t and M = own / (own + m).
@@ -32,7 +58,7 @@ def retained_saliency(own: torch.Tensor, other: torch.Tensor, translation: torch
     Args:
         own: [B, 1, h, w], non-negative.
         other: [B, 1, h, w], non-negative, the map that moves.
-        translation: [B, k, 2] int64, (dy, dx) in cells, less than a map's side.
+        number: [B, k] int64, translations by their number.
 
     Returns:
         [B, k] in the dtype of the maps.
@@ -40,35 +66,22 @@ def retained_saliency(own: torch.Tensor, other: torch.Tensor, translation: torch
     Reference: Ma et al., "SAGE", BMVC 2022, section 3.
     """
     height, width = own.shape[-2:]
-    retained = []
-    count = _at_once(own, 2 * translation.shape[1] * height * width)
-    for own_part, other_part, moves in zip(own.split(count), other.split(count), translation.split(count), strict=True):
-        frame = F.pad(other_part[:, 0], (width - 1, width - 1, height - 1, height - 1))
-        windows = frame.unfold(1, height, 1).unfold(2, width, 1)
-        image = torch.arange(len(frame), device=own.device)[:, None]
-        moved = windows[image, height - 1 - moves[..., 0], width - 1 - moves[..., 1]]
+    pitch, retained = 2 * width - 1, []
+    count = _at_once(own, 2 * number.shape[1] * height * width)
+    for own_part, other_part, part in zip(own.split(count), other.split(count), number.split(count), strict=True):
+        # What lies left of a row is what lies right of the one above, so that a window's number is where it begins.
+        frame = F.pad(other_part[:, 0], (width - 1, 0, height - 1, height))
+        windows = frame.as_strided((len(part), (2 * height - 1) * pitch, height, width), (frame.stride(0), 1, pitch, 1))
+        moved = windows[numbers(len(part), part.device)[:, None], part]
         # own * M + m * (1 - M) = (own^2 + m^2) / (own + m); 0 / 0, where both are 0, retains nothing.
         both = own_part + moved
         retained.append(moved.square_().addcmul_(own_part, own_part).div_(both).nansum((2, 3)))
     return torch.cat(retained) if len(retained) > 1 else retained[0]
 
 
-def _at_once(maps: torch.Tensor, numbers: int) -> int:
+def _at_once(maps: torch.Tensor, count: int) -> int:
     """Return how many images of so many temporary numbers each are worked on at once."""
-    return max(1, (CACHED if maps.device.type == "cpu" else 128 * CACHED) // numbers)
-
-
-def _fast_length(length: int) -> int:
-    """Return the smallest even length >= `length` with no prime factor over 7."""
-    length += length % 2
-    while True:
-        rest = length
-        for prime in (2, 3, 5, 7):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return length
-        length += 2
+    return max(1, (CACHED if maps.device.type == "cpu" else 128 * CACHED) // count)
 
 
 def poles(maps: torch.Tensor, terms: int) -> torch.Tensor:
@@ -77,43 +90,16 @@ def poles(maps: torch.Tensor, terms: int) -> torch.Tensor:
     They lie at equal ratios from the largest value of a pair to its smallest, or to a share of a typical value (the
     squared mean of the roots, which a few large values hardly raise) where that is more.
     """
-    of_typical, of_largest = SMALLEST
-    smallest, largest = maps.flatten(1).aminmax(dim=1)
-    smallest = torch.maximum(smallest, of_typical * maps.sqrt().mean((1, 2, 3, 4)).square())
-    largest = largest.clamp_min(torch.finfo(maps.dtype).tiny)
-    span = (smallest / largest).clamp_min(of_largest)
-    exponent = torch.linspace(0, 1, terms, device=maps.device).view(-1, 1, 1)
-    return largest.view(-1, 1, 1, 1, 1) * span.view(-1, 1, 1, 1, 1) ** exponent
+    values = maps.flatten(1)
+    smallest, largest = values.aminmax(dim=1)
+    roots = torch.linalg.vector_norm(values, 0.5, dim=1)  # the squared sum of the roots
+    smallest = torch.maximum(smallest, roots * (TYPICAL / values.shape[1] ** 2))
+    ratio = (smallest / largest).view(-1, 1, 1, 1, 1)
+    return largest.view(-1, 1, 1, 1, 1) * ratio ** steps(terms, maps.device).view(-1, 1, 1)
 
 
-def _lost(own: torch.Tensor, other: torch.Tensor, terms: int) -> torch.Tensor:
-    """Approximate 2 overlap - visible for every translation, by maps [B, 1, h, w]: [B, 2h - 1, 2w - 1]."""
-    height, width = own.shape[-2:]
-    size = (_fast_length(2 * height - 1), _fast_length(2 * width - 1))
-    maps = torch.stack([own, other.flip(-2, -1)], dim=1)
-    count = _at_once(own, 2 * (1 + terms) * size[0] * size[1])
-
-    # What is multiplied and summed: a frame of -1 by the map itself, and for each pole the factors of both maps. Only
-    # the corner is written for each part; the frame and the padding stay.
-    factors = maps.new_zeros(min(count, len(maps)), 2, 1 + terms, *size)
-    factors[:, 0, 0, :height, :width] = -1
-    spectra = []
-    for part, pole in zip(maps.split(count), poles(maps, terms).split(count), strict=True):
-        inside = factors[: len(part), :, :, :height, :width]
-        share = part / (pole + part)
-        remainder = torch.rsub(share[:, :, :-1], 1, alpha=2).cumprod(2)
-        inside[:, 1, 0] = part[:, 1, 0]
-        inside[:, :, 1] = share[:, :, 0]
-        inside[:, :, 2:] = share[:, :, 1:] * remainder
-        inside[:, 0, 1:].mul_(4 * pole[:, 0])
-        frame, moving = torch.fft.rfft2(factors[: len(part)]).unbind(1)
-        spectra.append((frame * moving).sum(1))
-    spectrum = torch.cat(spectra) if len(spectra) > 1 else spectra[0]
-    return torch.fft.irfft2(spectrum, s=size)[:, : 2 * height - 1, : 2 * width - 1]
-
-
-def retained_saliency_map(own: torch.Tensor, other: torch.Tensor, terms: int = TERMS) -> torch.Tensor:
-    """Approximate the retained saliency v(t) of every translation.
+def lost_saliency(own: torch.Tensor, other: torch.Tensor, terms: int = TERMS) -> torch.Tensor:
+    """Approximate (2 overlap - visible) / 4 of every translation, by number.
 
     Args:
         own: [B, 1, h, w] float32, non-negative.
@@ -121,12 +107,32 @@ def retained_saliency_map(own: torch.Tensor, other: torch.Tensor, terms: int = T
         terms: number of poles.
 
     Returns:
-        [B, 2h - 1, 2w - 1] float32; entry (i, j) belongs to (dy, dx) = (i - h + 1, j - w + 1).
+        [B, (2h - 1)(2w - 1)] float32.
     """
-    return own.sum((-2, -1))[..., None] - _lost(own, other, terms)
+    height, width = own.shape[-2:]
+    size = [-(-(2 * side - 1) // 8) * 8 for side in (height, width)]  # a length that an FFT is quick at
+    maps = torch.stack([own.flip(-2, -1), other], dim=1)
+    count = _at_once(own, 2 * (1 + terms) * size[0] * size[1])
+
+    # What is multiplied and summed: a frame of -1/4 by the map itself, and for each pole the factors of both maps. Only
+    # the corner is written for each part; the frame and the padding stay.
+    factors = maps.new_zeros(min(count, len(maps)), 2, 1 + terms, *size)
+    factors[:, 0, 0, :height, :width].fill_(-0.25)
+    spectra = []
+    for part, pole in zip(maps.split(count), poles(maps, terms).split(count), strict=True):
+        inside = factors[: len(part), :, :, :height, :width]
+        inside[:, 1, 0] = part[:, 1, 0]
+        share = torch.div(part, pole + part, out=inside[:, :, 1:])
+        remainder = torch.rsub(share[:, :, :-1], 1, alpha=2).cumprod(2)
+        share[:, :, 1:].mul_(remainder)
+        share[:, 0].mul_(pole[:, 0])
+        frame, moving = torch.fft.rfft2(factors[: len(part)]).unbind(1)
+        spectra.append((frame * moving).sum(1))
+    spectrum = torch.cat(spectra) if len(spectra) > 1 else spectra[0]
+    return torch.fft.irfft2(spectrum, s=size)[:, : 2 * height - 1, : 2 * width - 1].flatten(1)
 
 
-def rearrange(own: torch.Tensor, other: torch.Tensor, candidates: torch.Tensor | None = None) -> torch.Tensor:
+def rearrange(own: torch.Tensor, other: torch.Tensor, size: tuple[int, int] | None = None) -> torch.Tensor:
     """Find the translation of the other map that retains most saliency, over all translations.
 
     All (2h - 1)(2w - 1) translations are ranked by FFT, then the best `TOP` and the zero translation are evaluated
@@ -134,28 +140,21 @@ def rearrange(own: torch.Tensor, other: torch.Tensor, candidates: torch.Tensor |
 
     Args:
         own: [B, 1, h, w] float32, non-negative; its mass includes the mixing ratio.
-        other: [B, 1, h, w] float32, non-negative, the map that moves.
-        candidates: [B or 1, 2h - 1, 2w - 1] bool, the translations to choose from, entry (i, j) for
-            (dy, dx) = (i - h + 1, j - w + 1); at least one each. Default: all.
+        other: [B, 1, h, w] float32, non-negative, the map that moves; not 0 everywhere where the own map is.
+        size: (H, W) of the images that the maps cover. Default: (h, w).
 
     Returns:
-        [B, 2] int64, (dy, dx) in cells.
+        [B, 2] int64, (dy, dx) in pixels of `size`, rounded.
 
     Reference: Ma et al., "SAGE", BMVC 2022, section 3.2.
     Differs: the authors try a random 1 % of the translations, shared by the batch.
     """
     height, width = own.shape[-2:]
-    columns = 2 * width - 1
-    value = retained_saliency_map(own, other).flatten(1)
-    value[:, (height - 1) * columns + width - 1] = torch.inf
-    if candidates is not None:
-        value = value.masked_fill(~candidates.flatten(1), -torch.inf)
-    best, index = value.topk(min(TOP + 1, value.shape[1]), dim=1)
-    translation = torch.stack([index // columns - (height - 1), index % columns - (width - 1)], dim=-1)
-    exact = retained_saliency(own, other, translation)
-    if candidates is not None:
-        exact = exact.masked_fill(best.isneginf(), -torch.inf)
-    worse = exact < (1 - TIE) * exact.amax(1, keepdim=True)
-    length = translation.square().sum(2).masked_fill(worse, torch.iinfo(torch.int64).max)
-    winner = length.argmin(1, keepdim=True)
-    return translation.gather(1, winner[..., None].expand(-1, -1, 2)).squeeze(1)
+    pixels, length = translations((height, width), size or (height, width), own.device)
+    lost = lost_saliency(own, other)
+    lost[:, len(length) // 2].fill_(-torch.inf)  # the zero translation
+    number = lost.topk(min(TOP + 1, len(length)), dim=1, largest=False).indices
+    retained = retained_saliency(own, other, number)
+    worse = retained < (1 - TIE) * retained.amax(1, keepdim=True)
+    winner = length[number].masked_fill_(worse, torch.iinfo(torch.int64).max).argmin(1, keepdim=True)
+    return pixels[number.gather(1, winner)[:, 0]]

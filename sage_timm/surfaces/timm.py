@@ -39,16 +39,20 @@ class Draw:
     by_cutmix: np.ndarray
 
 
+def _on(device: torch.device, values: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(values).to(device, non_blocking=True)
+
+
 @dataclass(frozen=True)
 class _Boxes:
     """CutMix by boxes that were drawn: [B, 4], see `Draw`."""
 
-    box: torch.Tensor
+    box: np.ndarray
     alpha: ClassVar[float] = 1.0
     uses_saliency: ClassVar[bool] = False
 
     def __call__(self, batch: Batch) -> MixPlan:
-        return box_plan(self.box, batch.partner, batch.lam, batch.size)
+        return box_plan(_on(batch.lam.device, self.box), batch.partner, batch.lam, batch.size)
 
 
 class MethodMixup(Mixup):
@@ -193,17 +197,14 @@ class MethodMixup(Mixup):
         if not (draw.by_method | draw.by_cutmix).any():
             return None
 
-        def on_device(values: np.ndarray) -> torch.Tensor:
-            return torch.from_numpy(values).to(x.device, non_blocking=True)
-
         partner = torch.arange(len(x) - 1, -1, -1, device=x.device)
         # An image that stays as it is is plain Mixup's, at a ratio of 1.
         arms = (
             (self.method, draw.by_method),
-            (_Boxes(on_device(draw.box)), draw.by_cutmix),
+            (_Boxes(draw.box), draw.by_cutmix),
             (BlendMixup(), ~(draw.by_method | draw.by_cutmix)),
         )
-        return self.planner.plan(x, weights, partner, on_device(draw.lam), self.mixup_alpha, arms=arms)
+        return self.planner.plan(x, weights, partner, _on(x.device, draw.lam), self.mixup_alpha, arms=arms)
 
     def _draw(self, shape: torch.Size) -> Draw:
         """Draw who mixes each image of a batch of this shape, and how."""
@@ -298,7 +299,6 @@ class SageMixup(MethodMixup):
         mixup_alpha, cutmix_alpha, cutmix_minmax, prob, switch_prob, mode, correct_lam, label_smoothing, num_classes,
             multi_label, saliency, label_weight: see `MethodMixup`; the first ten are timm's.
         lam_max: SAGE's ratio, the own image's share of saliency mass, is lam_max * Beta(alpha, alpha); in (0, 1].
-        search_fraction: chance of each translation to be tried, in (0, 1]; 1 tries all. Drawn from torch's generator.
 
     Raises:
         TypeError, ValueError, RuntimeError: see `MethodMixup`.
@@ -312,8 +312,8 @@ class SageMixup(MethodMixup):
         (torch.Size([4, 3, 32, 32]), torch.Size([4, 10]))
     """
 
-    def __init__(self, *args, lam_max: float = 0.6, search_fraction: float = 1.0, **settings) -> None:
-        super().__init__(SAGE(lam_max, search_fraction), *args, **settings)
+    def __init__(self, *args, lam_max: float = 0.6, **settings) -> None:
+        super().__init__(SAGE(lam_max), *args, **settings)
 
     __init__.__signature__ = _signature_of_sage()  # type: ignore[attr-defined]
 

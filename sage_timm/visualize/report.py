@@ -60,13 +60,11 @@ def measure(saliency: torch.Tensor, size: tuple[int, int], ratio: float) -> Repo
     ratios = torch.full((len(maps),), ratio, device=maps.device)
     plan = sage(maps, partner, ratios, size)
     assert plan.translation is not None
-    distance = plan.translation[:, 1, :, 0, 0].float().norm(dim=1)
+    translation = plan.translation[:, 1, :, 0, 0]
+    distance = translation.float().norm(dim=1)
     moved = distance > 0
 
-    rows, columns = map(min, maps.shape[-2:], size)
-    in_place = torch.zeros(1, 2 * rows - 1, 2 * columns - 1, dtype=torch.bool, device=maps.device)
-    in_place[:, rows - 1, columns - 1] = True
-    still = sage(maps, partner, ratios, size, candidates=in_place)
+    still = sage(maps, partner, ratios, size, torch.zeros_like(translation))
     return Report(
         images=len(maps),
         half=half.median().item(),

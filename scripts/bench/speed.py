@@ -24,7 +24,7 @@ from sage_timm.methods.sage_search import TIE, rearrange, retained_saliency
 from sage_timm.tensors import gaussian_blur, unit_mass
 from scripts.saliency.teacher import packaged_model
 
-from .certify import certify
+from .certify import certify, number_of
 from .measure import machine, operations, peak_memory, spread, timed
 
 CALLS = {"SAGE": "sage", "Puzzle Mix": "puzzlemix", "Co-Mixup": "comixup"}
@@ -91,12 +91,13 @@ def search(device, repeats, tiny):
         own, other = pair_of_maps(batch, size, device)
         functions = {"all translations, FFT": lambda a=own, b=other: rearrange(a, b)}
         translation = rearrange(own, other)
-        retained = retained_saliency(own, other, translation[:, None])[:, 0]
+        retained = retained_saliency(own, other, number_of(translation, own)[:, None])[:, 0]
         extra = {"certified_optimal": f"{int(certify(own, other, translation).sum())} of {batch}"}
         extra["retained"] = round(float(retained.mean()), 4)
         if loop:
             functions["1 % of them, loop over the images"] = lambda a=own, b=other: search_in_a_loop(a, b)
-            sampled = retained_saliency(own, other, search_in_a_loop(own, other)[:, None])[:, 0]
+            sample = number_of(search_in_a_loop(own, other), own)
+            sampled = retained_saliency(own, other, sample[:, None])[:, 0]
             if not (retained >= sampled - TIE).all():
                 raise AssertionError("the search over all translations retains less than the sample")
             extra["retained_by_the_1_%"] = round(float(sampled.mean()), 4)

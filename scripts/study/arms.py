@@ -13,7 +13,7 @@ from timm.data import Mixup
 from sage_timm import MethodMixup, create_mixup, create_saliency, saliency
 from sage_timm.checks import check_count, check_number
 from sage_timm.methods import METHODS
-from sage_timm.methods.sage import SAGE, sage, saliency_mask
+from sage_timm.methods.sage import LEAST, SAGE, sage, saliency_masks
 from sage_timm.plan import Batch, MixPlan
 from sage_timm.saliency import Saliency
 from sage_timm.tensors import unit_mass
@@ -148,14 +148,12 @@ class PartOfSAGE(SAGE):
             return super().__call__(batch)
         ratio = self.lam_max * batch.lam
         if self.move == "no":
-            rows, columns = batch.saliency.shape[-2:]
-            in_place = torch.zeros((1, 2 * rows - 1, 2 * columns - 1), dtype=torch.bool, device=ratio.device)
-            in_place[:, rows - 1, columns - 1] = True
-            return sage(batch.saliency, batch.partner, ratio, batch.size, candidates=in_place)
+            in_place = torch.zeros((len(ratio), 2), dtype=torch.int64, device=ratio.device)
+            return sage(batch.saliency, batch.partner, ratio, batch.size, in_place)
         plan, flat = super().__call__(batch), torch.ones_like(batch.images[:, :1], dtype=torch.float32)
-        share = ratio.view(-1, 1, 1, 1)
-        mask = saliency_mask(share * flat, (1 - share) * flat, plan.translation[:, 1, :, 0, 0], ratio)
-        return MixPlan.of_pairs(batch.partner, mask, mask.mean((1, 2, 3)), plan.translation)
+        share = ratio.clamp(min=LEAST).view(-1, 1, 1, 1)
+        masks = saliency_masks(share * flat, (1 - share) * flat, plan.translation[:, 1, :, 0, 0])
+        return MixPlan(plan.source, masks, masks.mean((2, 3)), plan.translation, own=True)
 
 
 class Truth:

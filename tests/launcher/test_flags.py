@@ -39,12 +39,12 @@ def test_a_missing_script_is_refused(argv, run, refusal):
 
 def test_yaml_and_args_yaml_rerun(train, losses, tmp_path):
     (tmp_path / "recipe.yaml").write_text("sage: true\nsaliency: spectral\nmixup: 0.7\nsaliency_size: 40\n")
-    flags = ["--mixer-kwargs", "lam_max=0.9", "search_fraction=0.5", "--saliency-size", "32"]
+    flags = ["--mixer-kwargs", "lam_max=0.9", "--saliency-size", "32"]
     err = train("-c", tmp_path / "recipe.yaml", *flags)
-    assert "SAGE(lam_max=0.9, search_fraction=0.5), alpha 0.7" in err and "at 32 px" in err and len(losses) == 3
+    assert "SAGE(lam_max=0.9), alpha 0.7" in err and "at 32 px" in err and len(losses) == 3
     saved = yaml.safe_load((tmp_path / "run" / "args.yaml").read_text())
     expected = {"sage": True, "saliency": "spectral", "saliency_size": 32, "mixup": 0.7}
-    expected["mixer_kwargs"] = {"lam_max": 0.9, "search_fraction": 0.5}
+    expected["mixer_kwargs"] = {"lam_max": 0.9}
     assert {key: saved[key] for key in expected} == expected
     first = list(losses)
     losses.clear()

@@ -23,7 +23,7 @@ def test_its_mixer_mixes_and_says_so_once(capsys):
     mixup(*batch())
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "sage_timm: take note" and said[1] == f"sage_timm: {mixup!r}"
-    assert said[1].startswith("sage_timm: SAGE(lam_max=0.5, search_fraction=1.0), alpha 0.7, with probability 1")
+    assert said[1].startswith("sage_timm: SAGE(lam_max=0.5), alpha 0.7, with probability 1")
     assert said[2:] == ["sage_timm: first batch 8 x 3 x 24 x 24, torch.float32 on cpu"]
     assert images.shape == (8, 3, 24, 24) and session.built and session.monitor.mixed() == 2
 

@@ -21,7 +21,7 @@ def test_defaults():
 def test_everything_is_read():
     given = {"sage": True, "saliency_model": "resnet18", "saliency_mean": [0.1], "saliency_std": [0.2]}
     args = {
-        "mixer_kwargs": {"lam_max": 0.5, "search_fraction": 0.2},
+        "mixer_kwargs": {"lam_max": 0.5},
         "saliency": "gradient",
         "saliency_model": "of the config file",
         "saliency_checkpoint": __file__,
@@ -37,8 +37,8 @@ def test_everything_is_read():
     source = {"name": "gradient", "model": "resnet18", "checkpoint": __file__, "size": 20, "grid": 16}
     source["use_labels"] = False
     assert read_settings(given, args) == Settings(
-        method=SAGE(0.5, 0.2),
-        kwargs={"lam_max": 0.5, "search_fraction": 0.2},
+        method=SAGE(0.5),
+        kwargs={"lam_max": 0.5},
         source=source,
         statistics=((0.1,), (0.2,)),
         label_weight="saliency",

@@ -20,7 +20,7 @@ def deit(run, image_folder):
 
 def test_deit_style(deit):
     err = deit("--cutmix", "0")
-    assert "search_fraction=1.0), alpha 0.8" in err
+    assert "SAGE(lam_max=0.6), alpha 0.8" in err
     assert "normalised with mean (0.3, 0.3, 0.3), std (0.2, 0.2, 0.2)" in err
     assert err.splitlines()[-1] == "sage_timm: 3 of 3 batches were mixed, 3 of them by --sage"
 
@@ -39,7 +39,7 @@ def test_a_script_that_never_builds_mixup_fails(deit, refusal):
 
 def test_swin_style_with_a_strict_parser_and_no_mixup_flag(run):
     err = run(SCRIPTS / "swin.py", "--cfg", "x.yaml", "--sage", *SPECTRAL)
-    assert "search_fraction=1.0), alpha 0.8" in err and "1 of 1 batches were mixed, 1 of them by --sage" in err
+    assert "SAGE(lam_max=0.6), alpha 0.8" in err and "1 of 1 batches were mixed, 1 of them by --sage" in err
 
 
 def test_pictures_go_to_the_output_of_a_script_without_a_mixup_flag(run, tmp_path):
@@ -82,7 +82,7 @@ def test_torchvision_style(workers, cutmix, run, image_folder, tmp_path):
     alphas = ["--mixup-alpha", 1, "--cutmix-alpha", cutmix, "--save-mixed", 2]
     where = ["--data-path", image_folder / "train", "-j", workers]
     err = run(SCRIPTS / "vision" / "train.py", "--use-v2", *where, *alphas, "--sage", *SPECTRAL).splitlines()
-    assert err[0].startswith("sage_timm: SAGE(lam_max=0.6, search_fraction=1.0), alpha=1.0, num_classes=3")
+    assert err[0].startswith("sage_timm: SAGE(lam_max=0.6), alpha=1.0, num_classes=3")
     if not workers:  # which say it themselves
         assert err[1].endswith("torch.float32 on cpu, normalised with mean (0.4, 0.5, 0.6), std (0.2, 0.3, 0.4)")
     assert sorted(path.name for path in (tmp_path / "mixed").iterdir()) == ["mixed-001.png", "mixed-002.png"]

@@ -55,7 +55,7 @@ def test_saliency_matters_where_a_method_uses_it(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_setting_shows_in_the_result(name):
     other = dict(
-        lam_max=0.2, search_fraction=0.1, n_labels=2, beta=9.0, gamma=0.01, eta=5.0, neigh_size=1, t_eps=0.0,
+        lam_max=0.2, n_labels=2, beta=9.0, gamma=0.01, eta=5.0, neigh_size=1, t_eps=0.0,
         t_size=1, block_num=1, part=3, thres=0.05, omega=0.9, niter=1, scale_min=0.6, scale_max=0.3, blur=1,
         blur_sigma=0.4,
     )  # fmt: skip
@@ -70,20 +70,6 @@ def test_every_setting_shows_in_the_result(name):
     for setting in settings:
         assert not torch.equal(mixed(), mixed(**{setting: other[setting]})), setting
         assert setting in METHODS[name].__doc__, setting
-
-
-def test_authors_settings_are_the_defaults():
-    assert create_mixup("comixup", saliency=bump).mixup_alpha == 2.0
-    assert create_mixup("puzzlemix", saliency=bump).mixup_alpha == 1.0
-    assert create_mixup("comixup", mixup_alpha=0.7, saliency=bump).mixup_alpha == 0.7
-    method = create_method("puzzlemix")
-    assert (method.n_labels, method.beta, method.gamma, method.eta) == (3, 1.2, 0.5, 0.2)
-    assert (method.neigh_size, method.t_size, method.t_eps) == (None, None, 0.8), "by the images' size"
-    method = create_method("comixup")
-    assert (method.part, method.block_num, method.niter) == (20, 4, 4)
-    assert (method.beta, method.gamma, method.thres, method.eta, method.omega) == (0.32, 1.0, 0.83, 0.05, 0.001)
-    assert (create_method("resizemix").scale_min, create_method("resizemix").scale_max) == (0.1, 0.8)
-    assert (create_method("guidedmixup").blur, create_method("guidedmixup").blur_sigma) == (7, 3.0)
 
 
 @pytest.mark.parametrize(

@@ -90,9 +90,10 @@ def test_benchmark(capsys):
 def test_the_benchmarks_loop_agrees_with_brute_force():
     """The authors' way in the benchmark finds the best of its own sample: with all translations drawn, the optimum."""
     from sage_timm.methods.sage_search import TIE, rearrange, retained_saliency
+    from scripts.bench.certify import number_of
 
     own, other = speed.pair_of_maps(3, 9, torch.device("cpu"))
     found = speed.search_in_a_loop(own, other, fraction=1.0)
     best = rearrange(own, other)
-    retained = [retained_saliency(own, other, t[:, None])[:, 0] for t in (found, best)]
+    retained = [retained_saliency(own, other, number_of(t, own)[:, None])[:, 0] for t in (found, best)]
     assert (retained[0] - retained[1]).abs().max() <= 2 * TIE
