@@ -1,4 +1,4 @@
-"""What is only true on an accelerator or between threads: late checks of values, and locks."""
+"""Checks of values that do not wait for the GPU, and locks that can be pickled."""
 
 import threading
 import warnings
@@ -105,9 +105,9 @@ class ValueChecks:
         self._submit(torch.stack([pixels.amin(), pixels.abs().amax(), outside, *images.aminmax()]), act)
 
     def saliency(self, images: torch.Tensor, maps: torch.Tensor, counted: torch.Tensor) -> None:
-        """Warn, once, where maps [B, 1, h, w] differ from what they count as, or where that is 0 everywhere.
+        """Warn, once, of maps [B, 1, h, w] with negative or non-finite values, which count as 0, or with nothing else.
 
-        Where an image [C, H, W] of theirs is not finite, that is told instead.
+        If the image itself is not finite, warn of that instead.
         """
 
         def act(found: torch.Tensor) -> None:

@@ -58,13 +58,13 @@ class MixPlan:
 
     Attributes:
         source: [B, K] int64, the images that each output is made of.
-        mask: [B, K, H, W] float32 in [0, 1], the weight of each source at each pixel; sums to 1 over K. It is to be 0
-            where a source has left the frame.
+        mask: [B, K, H, W] float32 in [0, 1], the weight of each source at each pixel; sums to 1 over K. Must be 0
+            where a moved source no longer covers the output: there its border is repeated.
         lam: [B, K] float32 in [0, 1], the weight of each source's label; sums to 1 over K.
         translation: [B, K, 2, h, w] int64, (dy, dx) in pixels for each of h x w tiles of the output (see `translate`),
-            positive where content has moved down / right; any size but the 2 may be 1. None where nothing moves.
-        box: [B, 4] int64, (top, bottom, left, right) in pixels, bottom and right exclusive: where source 1 is shown
-            whole, shrunk, before it moves; elsewhere it is 0. None where nothing shrinks.
+            positive where content has moved down / right; all sizes but the third may be 1. None where nothing moves.
+        box: [B, 4] int64, (top, bottom, left, right) in pixels, bottom and right exclusive: source 1 is
+            resized into this box before it moves, and is 0 outside. None where nothing shrinks.
         own: True if source 0 of output i is image i, unmoved.
     """
 
@@ -137,8 +137,8 @@ class MixPlan:
 
         Returns:
             [B, K] float32 in [0, 1]: the mass of the moved map under its mask, as a share of the whole map's; a map
-            that shrinks keeps its mass. For a source that appears more than once, or with lam 0, it is that of the
-            entry alone.
+            that shrinks keeps its mass. Each of the K entries is counted by itself, even
+            where two are the same image.
         """
         maps = unit_mass(F.interpolate(saliency.float(), self.mask.shape[-2:], mode="bilinear"))
         kept = [(self.mask[:, k] * self._shown(maps, k)[:, 0]).sum((1, 2)) for k in range(self.source.shape[1])]
@@ -162,7 +162,7 @@ class MixPlan:
     def where(self, condition: torch.Tensor, other: "MixPlan") -> "MixPlan":
         """Return this plan for the outputs where `condition` [B] holds and `other` for the rest.
 
-        Where both move tiles of more than one, h and w must agree.
+        If both plans move more than one tile, h and w must be equal.
         """
         plans, sources = (self, other), max(self.source.shape[1], other.source.shape[1])
 

@@ -1,4 +1,4 @@
-"""What every surface shares: the checks of a batch, its class weights, and its plan by those who mix it."""
+"""What every surface shares: check a batch, turn its targets into class weights, and make its plan."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ class Planner:
         multi_label: targets are dense multi-label, never labels [B].
         name: what errors call the targets.
         label_weight: 'mask', the method's own label weights, or 'saliency', see `MixPlan.weighted_by`.
-        with_cutmix: the surface has plans of CutMix weighted, too.
+        with_cutmix: whether the surface also mixes by CutMix, whose label weights may need saliency, too.
     """
 
     def __init__(
@@ -112,8 +112,7 @@ class Planner:
             lam: [B] float32 in [0, 1], draws from Beta(alpha, alpha).
             alpha: parameter of that distribution, > 0.
             normalized: whether the images are normalised; if not, they are in [0, 1].
-            arms: who mixes which images: methods, each with [B] bool, that share the batch. Default: the planner's own
-                method mixes all.
+            arms: pairs of a method and the images that it mixes, [B] bool. Default: the planner's method mixes all.
         """
         arms = [arm for arm in arms if arm[1].any()] or [(self.method, np.ones(len(images), bool))]
         images, saliency = images.detach(), None

@@ -19,7 +19,7 @@ BY_METHOD, BY_OTHERS, CUTMIX, UNMIXED, OFF = "abcde"
 
 
 class Monitor:
-    """Counts the batches of a run, where mixing was `asked` for by that flag.
+    """Counts the batches of a run; `asked` is the flag that turned mixing on, for messages.
 
     All its processes count in one file, the workers of a DataLoader included: each batch adds a letter.
     """

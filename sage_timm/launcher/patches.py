@@ -27,7 +27,7 @@ from .session import Session, SessionMix, SessionMixup
 
 
 class DeferredCollate(FastCollateMixup):
-    """Collates without mixing, where timm's own mixes in the workers; its batches are mixed behind PrefetchLoader.
+    """Replaces FastCollateMixup: the workers only collate; batches are mixed behind PrefetchLoader.
 
     There they are normalised and on the device, as the saliency model needs them, and `mixup_enabled` acts at once.
     """

@@ -12,7 +12,7 @@ QUEUES = ("sbatch", "qsub", "bsub", "submitit.core._submit", "submitit.local._lo
 
 
 def through_launcher(session: Session, command: Any, folder: Any = None) -> Any:
-    """Return a command, with the launcher before the script where it starts that anew, as Lightning's ddp does.
+    """Insert the launcher into a command that runs the same script again, as Lightning's ddp does.
 
     It is a sequence of words, or a text for the shell, to run in a folder (default: here). Exits where it starts the
     script but can't be changed, and where it submits a job before anything was trained.

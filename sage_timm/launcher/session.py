@@ -30,12 +30,12 @@ class Session:
     Attributes:
         settings: may be replaced until the script builds its mixer, by what a later parser parsed.
         script, flags: the script, and the launcher's flags as words, for a command that starts it anew.
-        noted: mean and std of images, each once: those that timm's loader normalises with, else those of torchvision's
-            Normalize in the order in which the script built them, of which the first count.
+        noted: different pairs of mean and std: those of timm's loader, else of each Normalize of torchvision, of
+            which the first is used.
         source: the saliency source, once a mixer needed it.
         context: what a spawned process stays in.
-        built, described, drawn: whether there is a mixer; whether the first batch was described; how many batches were
-            mixed where one was last drawn.
+        built, described, drawn: whether there is a mixer; whether the first batch was described; number of mixed
+            batches when a picture was last saved.
     """
 
     def __init__(self, settings: Settings, script: str = "", flags: Iterable[str] = ()) -> None:
@@ -63,7 +63,7 @@ class Session:
         return self.source
 
     def note_statistics(self, mean: Any, std: Any, of_loader: bool = False) -> None:
-        """Remember what images are normalised with; another scale than [0, 1] is a Normalize of something else."""
+        """Remember what images are normalised with; ignore a Normalize that is not for images in [0, 1]."""
         noted = _numbers(mean), _numbers(std)
         if of_loader:
             self.noted, self.by_loader = [noted], True

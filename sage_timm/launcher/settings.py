@@ -20,7 +20,7 @@ class Settings:
     Attributes:
         method, mixer, kwargs: what mixes, its name and its settings.
         asked: the flag that asked for it, for messages.
-        opened: what the script's --mixup or --mixup-alpha must become, where it is 0 and the method would never mix.
+        opened: alpha to set in place of 0 for the script's --mixup or --mixup-alpha, so that the method mixes.
         label_weight: what the labels are weighted by, 'mask' or 'saliency'.
         source: arguments of `create_saliency`.
         statistics: mean and std of the images, where flags say them.

@@ -60,18 +60,19 @@ class MethodMixup(Mixup):
 
     Image i is mixed with image B - 1 - i, as in timm (Co-Mixup chooses for itself). Whether, how strongly and where to
     mix is drawn from NumPy's global generator in timm's order, so that the same seed gives timm's own sequence; a
-    method's extra randomness uses torch's generator. The ranks of a distributed run agree on who mixes a whole batch,
-    by a generator of a fixed seed, so that they need saliency at the same steps; in the other modes nearly all do.
+    method's extra randomness uses torch's generator. In a distributed run and mode 'batch' all ranks pick the same of
+    method, CutMix and no mixing for a batch, by a generator of one fixed seed, so that they need saliency at the same
+    steps; in 'pair' and 'elem' nearly every batch needs it anyway.
 
     Args:
         method: makes the plan of a batch (see `sage_timm.methods`).
         mixup_alpha: parameter of Beta(alpha, alpha) (Co-Mixup: Dirichlet), which the method's ratio is drawn from; > 0.
         cutmix_alpha: Beta parameter of CutMix; > 0 gives CutMix the share `switch_prob`. Where CutMix is the method
-            itself it takes this alpha, mixup_alpha where this is 0, and all of the share.
+            itself, it mixes every batch, by this alpha, or by mixup_alpha where this is 0.
         cutmix_minmax: smallest and largest side of the CutMix box as a share of the image's; overrides cutmix_alpha.
         prob: probability of mixing a batch, a pair or an element.
         switch_prob: share of CutMix where both are active.
-        mode: one draw per 'batch', 'pair' or 'elem'. What a method looks at is each image's own in every mode.
+        mode: one draw per 'batch', 'pair' or 'elem'. Saliency, mask and translation are per image in each.
         correct_lam: correct CutMix's label weight by the clipped area of the box.
         label_smoothing: smoothing of the targets, in [0, 1].
         num_classes: number of classes.

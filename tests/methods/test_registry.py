@@ -67,6 +67,7 @@ def test_every_setting_shows_in_the_result(name):
         return create_method(name, **{**fixed, **settings})(batch).mix_images(batch.images)
 
     settings = list(inspect.signature(METHODS[name]).parameters)
+    assert other.keys() >= set(settings), f"give another value of {set(settings) - other.keys()} in `other`"
     for setting in settings:
         assert not torch.equal(mixed(), mixed(**{setting: other[setting]})), setting
         assert setting in METHODS[name].__doc__, setting
