@@ -129,7 +129,7 @@ def installed(session: Session) -> Iterator[None]:
                 owner = pkgutil.resolve_name(path)
                 original = getattr(owner, name)
             except (AttributeError, ImportError) as error:
-                refuse(f"{error}, which sage_timm needs; use timm 1.0.16 to 1.0.31")
+                refuse(f"{error}, which sage_timm needs; use timm 1.0.16 or newer, below 1.1")
             undo.enter_context(mock.patch.object(owner, name, _wrapped(original, stand_in, session)))
         yield
 
