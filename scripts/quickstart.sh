@@ -29,12 +29,13 @@ if [ "${1:-}" = compare ]; then
     exit
 fi
 
-if [ ! -f quickstart/run/model_best.pth.tar ]; then
+if [ ! -d quickstart/run ]; then
     echo "== Training with SAGE: -m sage_timm before a script like timm's train.py, --sage after it"
-    rm -rf quickstart/run
+    rm -rf quickstart/run.part
     $python -m sage_timm scripts/train.py --data-dir "$data" --num-classes 10 --input-size 3 64 64 --model resnet10t \
         --epochs 25 --warmup-epochs 2 --batch-size 32 --lr 0.1 --scale 0.6 1.0 --workers 0 --device cpu \
-        --output quickstart --experiment run --mixup 1.0 --mixup-prob 0.5 --sage
+        --output quickstart --experiment run.part --mixup 1.0 --mixup-prob 0.5 --sage
+    mv quickstart/run.part quickstart/run
 fi
 
 echo "== Drawing training images as SAGE mixes them"

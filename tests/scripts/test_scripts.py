@@ -58,7 +58,11 @@ def test_quickstart(tmp_path):
         assert result.returncode == 0, result.stderr[-3000:]
         return result.stdout, result.stderr
 
+    interrupted = tmp_path / "quickstart" / "run.part"
+    interrupted.mkdir(parents=True)
+    (interrupted / "model_best.pth.tar").touch()
     out, err = run()
+    assert not interrupted.exists()
     assert "sage_timm: SAGE" in err and "saliency: network" in err and "arning" not in err
     assert (tmp_path / "quickstart" / "run" / "model_best.pth.tar").exists() and "quickstart/mixed.png" in out
     again, _ = run()
