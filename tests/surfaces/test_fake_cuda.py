@@ -93,11 +93,11 @@ def network(monkeypatch):
     return create_saliency("network")
 
 
-def call(method, saliency=None, device="cuda", batch=8, **settings):
+def call(method, saliency=None, device="cuda", batch=8, soft=False, **settings):
     """Make a call on fake tensors, inside a FakeTensorMode, and return it to be made again."""
     mixup = create_mixup(method, num_classes=1000, saliency=saliency, **settings)
     images = torch.rand(batch, 3, 224, 224, device=device)
-    target = torch.zeros(batch, dtype=torch.long, device=device)
+    target = torch.zeros(batch, 1000, device=device) if soft else torch.zeros(batch, dtype=torch.long, device=device)
 
     def mix():
         with Deterministic(), NoCopyWaits():
@@ -118,6 +118,11 @@ def test_no_wrong_device_and_no_wait(method, mode, label_weight):
         for _ in range(3):
             _, mixup = call(method, "spectral", mode=mode, cutmix_alpha=1.0, batch=7, label_weight=label_weight)
             assert all(not host.is_cuda for _, host, _ in mixup.planner.checks._pending)
+
+
+def test_class_weights_are_checked_without_a_wait():
+    with FakeTensorMode():
+        call("mixup", soft=True)
 
 
 @pytest.mark.parametrize("device", ["cuda:0", "meta"])
