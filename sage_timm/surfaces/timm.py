@@ -14,10 +14,9 @@ from ..checks import check_count, check_images, check_number, check_span
 from ..methods import Method, create_method
 from ..methods.boxes import box_plan
 from ..methods.cutmix import CutMix
-from ..methods.mixup import Mixup as BlendMixup
 from ..methods.sage import SAGE
 from ..plan import Batch, MixPlan
-from ..planner import MAX_ALPHA, Planner, eager
+from ..planner import MAX_ALPHA, Planner, eager, on_device
 from ..saliency import Source
 
 MODES = ("batch", "pair", "elem")
@@ -39,20 +38,16 @@ class Draw:
     by_cutmix: np.ndarray
 
 
-def _on(device: torch.device, values: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(values).to(device, non_blocking=True)
-
-
 @dataclass(frozen=True)
 class _Boxes:
-    """CutMix by boxes that were drawn: [B, 4], see `Draw`."""
+    """CutMix by boxes that were drawn, see `Draw`; an empty one, at a ratio of 1, leaves the image as it is."""
 
     box: np.ndarray
     alpha: ClassVar[float] = 1.0
     uses_saliency: ClassVar[bool] = False
 
     def __call__(self, batch: Batch) -> MixPlan:
-        return box_plan(_on(batch.lam.device, self.box), batch.partner, batch.lam, batch.size)
+        return box_plan(on_device(self.box, batch.lam.device), batch.partner, batch.lam, batch.size)
 
 
 class MethodMixup(Mixup):
@@ -192,20 +187,13 @@ class MethodMixup(Mixup):
             self.planner.warn_if_alone(x)
         return weights
 
-    @torch.no_grad()
     def _plan(self, x: torch.Tensor, weights: torch.Tensor) -> MixPlan | None:
         draw = self._draw(x.shape)
         if not (draw.by_method | draw.by_cutmix).any():
             return None
-
         partner = torch.arange(len(x) - 1, -1, -1, device=x.device)
-        # An image that stays as it is is plain Mixup's, at a ratio of 1.
-        arms = (
-            (self.method, draw.by_method),
-            (_Boxes(draw.box), draw.by_cutmix),
-            (BlendMixup(), ~(draw.by_method | draw.by_cutmix)),
-        )
-        return self.planner.plan(x, weights, partner, _on(x.device, draw.lam), self.mixup_alpha, arms=arms)
+        arms = (self.method, draw.by_method), (_Boxes(draw.box), ~draw.by_method)
+        return self.planner.plan(x, weights, partner, on_device(draw.lam, x.device), self.mixup_alpha, arms=arms)
 
     def _draw(self, shape: torch.Size) -> Draw:
         """Draw who mixes each image of a batch of this shape, and how."""
@@ -229,25 +217,24 @@ class MethodMixup(Mixup):
             box[i], lam[i] = cutmix_bbox_and_lam(shape, lam[i], self.cutmix_minmax, self.correct_lam)
         lam = np.where(mixed, lam, 1).astype(np.float32)
 
-        # Give each image its draw.
+        # Give each image its draw; the middle one of an odd batch, its own partner, stays as it is.
         image = np.arange(batch)
         draw = {"batch": np.zeros_like(image), "pair": np.minimum(image, image[::-1]), "elem": image}[self.mode]
         if batch % 2:
-            # The middle image is its own partner: one more draw, for an image that stays as it is.
             draw[batch // 2] = count
-            mixed, use_cutmix = (np.append(flags, False) for flags in (mixed, use_cutmix))
-            lam, box = np.append(lam, np.float32(1)), np.append(box, np.zeros((1, 4), np.int64), axis=0)
-        return Draw(*(values[draw] for values in (lam, box, mixed & ~use_cutmix, use_cutmix)))
+        return Draw(
+            np.append(lam, np.float32(1))[draw],
+            np.append(box, np.zeros((1, 4), np.int64), axis=0)[draw],
+            np.append(mixed & ~use_cutmix, False)[draw],
+            np.append(use_cutmix, False)[draw],
+        )
 
     def _draw_ratios(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Draw, in timm's order, whether each is mixed, its Beta draw, and whether it is CutMix's: [count] each."""
         # In mode 'batch' timm asks first whether to mix, and draws nothing else where not.
-        none = np.zeros(count, bool), np.ones(count), np.zeros(count, bool)
-        if not self.mixup_enabled:
-            return none
         whole_batch = self.mode == "batch"
-        if whole_batch and not self._chooser().rand() < self.mix_prob:
-            return none
+        if not self.mixup_enabled or (whole_batch and not self._chooser().rand() < self.mix_prob):
+            return np.zeros(count, bool), np.ones(count), np.zeros(count, bool)
 
         # Which of the two: drawn only where both are active.
         use_cutmix = np.full(count, self.mixup_alpha == 0)

@@ -161,7 +161,6 @@ class SageMix(v2.Transform):
             params["plan"] = self._plan(images.as_subclass(torch.Tensor), weights)
         return params
 
-    @torch.no_grad()
     def _plan(self, pixels: torch.Tensor, weights: torch.Tensor) -> MixPlan:
         if torch.utils.data.get_worker_info() is not None and self.saliency and self.saliency.on_cuda:
             raise RuntimeError(
