@@ -60,14 +60,9 @@ def check_images(images: torch.Tensor, uint8: bool = False) -> None:
 def check_target(
     target: object, batch_size: int, num_classes: int | None, multi_label: bool = False, name: str = "target"
 ) -> None:
-    """Raise unless `target` holds integer labels [B] or class weights [B, num_classes]; None accepts any width.
+    """Raise unless `target` holds integer labels [B], but for `multi_label`, or class weights [B, num_classes].
 
-    Args:
-        target: what to check.
-        batch_size: number of images, B.
-        num_classes: number of classes, or None.
-        multi_label: labels [B] are not accepted.
-        name: what the error calls the target.
+    `name` is what the error calls it; where `num_classes` is None, class weights may have any width.
     """
     labels = "" if multi_label else f"integer labels [{batch_size}] or "
     rule = f"`{name}` must hold {labels}class weights [{batch_size}, {num_classes or 'num_classes'}]"

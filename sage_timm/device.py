@@ -31,8 +31,8 @@ class Lock:
 class ValueChecks:
     """Checks of tensor values that never make the host wait for a CUDA device.
 
-    Elsewhere a check acts at once. On CUDA its outcome travels to the host in the background and the check acts at the
-    first call after it has arrived, usually one batch later.
+    On CUDA the outcome of a check travels to the host in the background, and the check acts at the first call after it
+    has arrived, usually one batch later; elsewhere at once.
     """
 
     def __init__(self) -> None:
@@ -60,8 +60,8 @@ class ValueChecks:
         first = unfit.int().argmax(0, keepdim=True)
 
         def act(found: torch.Tensor) -> None:
-            any_unfit, row, value = found.tolist()
-            if any_unfit:
+            unfit, row, value = found.tolist()
+            if unfit:
                 raise ValueError(
                     f"`{name}` must hold finite class weights in [0, 1], got {value:g} in row {row:.0f}; "
                     "give such an image weights of 0, or drop it"

@@ -41,7 +41,7 @@ class Planner:
         multi_label: targets are dense multi-label, never labels [B].
         name: what errors call the targets.
         label_weight: 'mask', the method's own label weights, or 'saliency', see `MixPlan.weighted_by`.
-        with_cutmix: whether the surface also mixes by CutMix, whose label weights may need saliency, too.
+        with_cutmix: whether the surface also mixes by CutMix.
     """
 
     def __init__(
