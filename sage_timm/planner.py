@@ -11,7 +11,7 @@ from .checks import check_saliency, check_target
 from .device import ValueChecks
 from .methods import Method, Mixup
 from .plan import Batch, MixPlan
-from .saliency import Source, resolve
+from .saliency import Saliency, Source, resolve
 from .tensors import Function, numbers
 
 LABEL_WEIGHTS = ("mask", "saliency")
@@ -110,8 +110,8 @@ class Planner:
         """
         arms = [arm for arm in arms if arm[1].any()] or [(self.method, np.ones(len(images), bool))]
         images, saliency = images.detach(), None
-        if any(method.uses_saliency or self._weighs(method) for method, _ in arms):
-            saliency = self._saliency(images, weights.detach(), normalized)
+        if self.source and any(method.uses_saliency or self._weighs(method) for method, _ in arms):
+            saliency = self._saliency(self.source, images, weights.detach(), normalized)
         std = (self.source and self.source.std) if normalized else (1.0,)
         batch = Batch(images, saliency, partner, lam, alpha, std)  # type: ignore[arg-type]
         plan: MixPlan | None = None
@@ -126,21 +126,21 @@ class Planner:
         """Whether labels of a method's plan are weighted by saliency; those of plain Mixup would be the same."""
         return self.weighs_by_saliency and not isinstance(method, Mixup)
 
-    def _saliency(self, images: torch.Tensor, weights: torch.Tensor, normalized: bool) -> torch.Tensor | None:
+    def _saliency(
+        self, source: Saliency, images: torch.Tensor, weights: torch.Tensor, normalized: bool
+    ) -> torch.Tensor:
         """Compute the saliency of a batch, finite and non-negative: [B, 1, h, w] float32."""
-        if self.source is None:
-            return None
-        if normalized and self.source.statistics and not self._scale_checked:
+        if normalized and source.statistics and not self._scale_checked:
             self._scale_checked = True
-            self.checks.scale(images.float(), *self.source.statistics, assumed=self.source.mean is None)
-        saliency = self.source(images if normalized else self.source.normalized(images), weights)
+            self.checks.scale(images.float(), *source.statistics, assumed=source.mean is None)
+        saliency = source(images if normalized else source.normalized(images), weights)
         check_saliency(saliency, images)
         saliency = saliency.detach().float()
         counted = saliency.nan_to_num(0, 0, 0).clamp_(0, LARGEST)
         self.checks.saliency(images, saliency, counted)
         return counted
 
-    def warn_if_alone(self, images: Sequence | torch.Tensor) -> None:
+    def warn_if_alone(self, images: torch.Tensor) -> None:
         """Warn where a batch of one image has no partner and stays as it is."""
         if len(images) == 1:
             warnings.warn("a batch of 1 image has no partner to mix with and stays as it is", stacklevel=3)

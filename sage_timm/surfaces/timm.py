@@ -139,11 +139,11 @@ class MethodMixup(Mixup):
         alpha = f"alpha {self.mixup_alpha:g}" if self.mixup_alpha else cutmix
         shared = self.mixup_alpha > 0 and self.cutmix_alpha > 0
         share = f", CutMix ({cutmix}) for {self.switch_prob:.0%} of it" if shared else ""
-        saliency = ", labels by saliency" if self.planner.weighs_by_saliency else ""
-        saliency += f"; saliency: {self.saliency!r}" if self.saliency else ""
+        labels = ", labels by saliency" if self.planner.weighs_by_saliency else ""
+        saliency = f"; saliency: {self.saliency!r}" if self.saliency else ""
         return (
             f"{self.method!r}, {alpha}, with probability {self.mix_prob:g} per {self.mode}{share}; "
-            f"{self.num_classes} classes, smoothing {self.label_smoothing:g}{saliency}"
+            f"{self.num_classes} classes, smoothing {self.label_smoothing:g}{labels}{saliency}"
         )
 
     @eager
@@ -274,11 +274,8 @@ class SageMixup(MethodMixup):
 
     Args:
         mixup_alpha, cutmix_alpha, cutmix_minmax, prob, switch_prob, mode, correct_lam, label_smoothing, num_classes,
-            multi_label, saliency, label_weight: see `MethodMixup`; the first ten are timm's.
+            multi_label, saliency, label_weight: see `MethodMixup`, and so for errors; the first ten are timm's.
         lam_max: SAGE's ratio, the own image's share of saliency mass, is lam_max * Beta(alpha, alpha); in (0, 1].
-
-    Raises:
-        TypeError, ValueError, RuntimeError: see `MethodMixup`.
 
     Reference: Ma et al., "SAGE: Saliency-Guided Mixup with Optimal Rearrangements", BMVC 2022.
 
