@@ -8,6 +8,7 @@ Puzzle Mix, Co-Mixup and GuidedMixup solve on the host and wait for their maps b
 
 import traceback
 from contextlib import nullcontext
+from unittest.mock import Mock
 
 import pytest
 import timm
@@ -32,20 +33,10 @@ except RuntimeError as error:
     pytest.skip("fake CUDA tensors of this torch ask for a driver", allow_module_level=True)
 
 
-class NeverArrives:
-    """In place of torch.cuda.Event."""
-
-    def record(self, stream):
-        pass
-
-    def query(self):
-        return False
-
-
 @pytest.fixture(autouse=True)
 def no_streams(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)  # as without a GPU, where there is one
-    monkeypatch.setattr(torch.cuda, "Event", NeverArrives)
+    monkeypatch.setattr(torch.cuda, "Event", lambda: Mock(query=lambda: False))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
     forget_constants()
     yield
@@ -73,10 +64,9 @@ def fake_weights(model, device):
     for module in model.modules():
         for values in (module._parameters, module._buffers):
             for key, value in values.items():
-                fake = None if value is None else torch.zeros(value.shape, dtype=value.dtype, device=device)
-                values[key] = (
-                    torch.nn.Parameter(fake, False) if values is module._parameters and value is not None else fake
-                )
+                if value is not None:
+                    fake = torch.zeros(value.shape, dtype=value.dtype, device=device)
+                    values[key] = torch.nn.Parameter(fake, False) if values is module._parameters else fake
     return model
 
 
