@@ -14,14 +14,9 @@ def _describe(value: object) -> str:
     return f"{type(value).__name__} {value!r}"
 
 
-def _is_a(value: Any, kind: type) -> bool:
-    """Tell whether `value` is of an abstract kind; type checkers narrow isinstance to one that has no operators."""
-    return isinstance(value, kind)
-
-
-def check_number(name: str, value: Any, low: float, high: float, open_low: bool = False) -> float:
+def check_number(name: str, value: float, low: float, high: float, open_low: bool = False) -> float:
     """Return `value` where it is a number in [low, high], or in (low, high] with `open_low`."""
-    if isinstance(value, bool) or not _is_a(value, Real):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"`{name}` must be a number, got {_describe(value)}")
     if not (low < value if open_low else low <= value) or not value <= high:
         span = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if high == float('inf') else ']'}"
@@ -29,9 +24,9 @@ def check_number(name: str, value: Any, low: float, high: float, open_low: bool 
     return value
 
 
-def check_count(name: str, value: Any, low: int) -> int:
+def check_count(name: str, value: int, low: int) -> int:
     """Return `value` where it is a whole number >= `low`."""
-    if isinstance(value, bool) or not _is_a(value, Integral):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"`{name}` must be a whole number, got {_describe(value)}")
     if value < low:
         raise ValueError(f"`{name}` must be at least {low}, got {value}")
@@ -40,7 +35,7 @@ def check_count(name: str, value: Any, low: int) -> int:
 
 def check_span(name: str, value: Any) -> None:
     """Raise unless `value` is a pair (min, max) of numbers with 0 <= min < max <= 1."""
-    pair = _is_a(value, Sequence) and len(value) == 2 and all(isinstance(v, Real) for v in value)
+    pair = isinstance(value, Sequence) and len(value) == 2 and all(isinstance(v, Real) for v in value)
     if not (pair and 0 <= value[0] < value[1] <= 1):
         raise ValueError(f"`{name}` must be a pair (min, max) with 0 <= min < max <= 1, got {value!r}")
 
@@ -65,14 +60,9 @@ def check_images(images: torch.Tensor, uint8: bool = False) -> None:
 def check_target(
     target: object, batch_size: int, num_classes: int | None, multi_label: bool = False, name: str = "target"
 ) -> None:
-    """Raise unless `target` holds integer labels [B] or class weights [B, num_classes]; None accepts any width.
+    """Raise unless `target` holds integer labels [B], but for `multi_label`, or class weights [B, num_classes].
 
-    Args:
-        target: what to check.
-        batch_size: number of images, B.
-        num_classes: number of classes, or None.
-        multi_label: labels [B] are not accepted.
-        name: what the error calls the target.
+    `name` is what the error calls it; where `num_classes` is None, class weights may have any width.
     """
     labels = "" if multi_label else f"integer labels [{batch_size}] or "
     rule = f"`{name}` must hold {labels}class weights [{batch_size}, {num_classes or 'num_classes'}]"

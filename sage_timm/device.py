@@ -31,8 +31,8 @@ class Lock:
 class ValueChecks:
     """Checks of tensor values that never make the host wait for a CUDA device.
 
-    Elsewhere a check acts at once. On CUDA its outcome travels to the host in the background and the check acts at the
-    first call after it has arrived, usually one batch later.
+    On CUDA the outcome of a check travels to the host in the background, and the check acts at the first call after it
+    has arrived, usually one batch later; elsewhere at once.
     """
 
     def __init__(self) -> None:
@@ -42,8 +42,6 @@ class ValueChecks:
 
     def labels(self, target: torch.Tensor, num_classes: int, name: str = "target") -> None:
         """Raise ValueError where an integer label [B] lies outside [0, num_classes)."""
-        if not len(target):
-            return
 
         def act(found: torch.Tensor) -> None:
             low, high = (int(extreme) for extreme in found.long().aminmax())
@@ -57,29 +55,24 @@ class ValueChecks:
         """Raise ValueError where a class weight [B, N] is not finite or lies outside [0, 1], up to `SLACK`."""
         if not target.numel():
             return
-        weights = target.detach().float()
+        weights = target.detach().float().flatten()
         unfit = ~((weights >= -SLACK) & (weights <= 1 + SLACK))
-        row = unfit.any(1).int().argmax()
-        value = weights[row].gather(0, unfit[row].int().argmax()[None])[0]
+        first = unfit.int().argmax(0, keepdim=True)
 
         def act(found: torch.Tensor) -> None:
-            any_unfit, row, value = found.tolist()
-            if any_unfit:
+            unfit, row, value = found.tolist()
+            if unfit:
                 raise ValueError(
                     f"`{name}` must hold finite class weights in [0, 1], got {value:g} in row {row:.0f}; "
                     "give such an image weights of 0, or drop it"
                 )
 
-        self._submit(torch.stack([unfit.any().float(), row.float(), value]), act)
+        self._submit(torch.cat([unfit[first], first // target.shape[1], weights[first]]), act)
 
     def scale(self, images: torch.Tensor, mean: Sequence[float], std: Sequence[float], assumed: bool) -> None:
-        """Warn where images are not in [0, 1] once their normalisation by `mean` and `std` is undone.
+        """Warn where images [B, C, H, W] are not in [0, 1] once their normalisation, per channel, is undone.
 
-        Args:
-            images: [B, C, H, W].
-            mean: per channel.
-            std: per channel.
-            assumed: the user did not give `mean` and `std`, so that they are doubted sooner.
+        Statistics that are `assumed`, not given by the user, are doubted sooner.
         """
 
         def act(found: torch.Tensor) -> None:
@@ -145,4 +138,4 @@ class ValueChecks:
                 act(host)
 
     def __getstate__(self) -> dict:
-        return {"_pending": [], "_warned": self._warned, "_lock": Lock()}
+        return {**vars(self), "_pending": []}

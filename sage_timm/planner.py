@@ -1,8 +1,8 @@
 """What every surface shares: check a batch, turn its targets into class weights, and make its plan."""
 
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,14 +11,12 @@ from .checks import check_saliency, check_target
 from .device import ValueChecks
 from .methods import Method, Mixup
 from .plan import Batch, MixPlan
-from .saliency import Source, resolve
-from .tensors import numbers
+from .saliency import Saliency, Source, resolve
+from .tensors import Function, numbers
 
 LABEL_WEIGHTS = ("mask", "saliency")
 LARGEST = 1e30  # saliency value, whose sum over any map is finite
 MAX_ALPHA = 1e6  # Beta(alpha, alpha) is 0.5 to three digits there
-
-Function = TypeVar("Function", bound=Callable)
 
 
 def eager(function: Function) -> Function:
@@ -26,11 +24,15 @@ def eager(function: Function) -> Function:
     return torch.compiler.disable(function)
 
 
+def on_device(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Copy an array to a device, which the host does not wait for."""
+    return torch.from_numpy(values).to(device, non_blocking=True)
+
+
 class Planner:
     """A method with its saliency source, between a surface and its batches.
 
-    A surface (timm's, torchvision's, your own) draws who is mixed with whom and how strongly, and says how its samples
-    are built; the rest is here.
+    A surface (timm's, torchvision's, your own) draws who is mixed with whom and how strongly; the rest is here.
 
     Args:
         method: makes the plan of a batch.
@@ -39,7 +41,7 @@ class Planner:
         multi_label: targets are dense multi-label, never labels [B].
         name: what errors call the targets.
         label_weight: 'mask', the method's own label weights, or 'saliency', see `MixPlan.weighted_by`.
-        with_cutmix: whether the surface also mixes by CutMix, whose label weights may need saliency, too.
+        with_cutmix: whether the surface also mixes by CutMix.
     """
 
     def __init__(
@@ -67,29 +69,21 @@ class Planner:
 
     @eager
     def class_weights(self, target: Any, count: int, device: torch.device | None = None) -> torch.Tensor:
-        """Check the targets of `count` images and return them as class weights.
-
-        Args:
-            target: [B] integer labels or [B, N] class weights.
-            count: number of images, B.
-            device: where the weights are to be; default: where the targets are.
+        """Check the targets of `count` images, [B] labels or [B, N] class weights, and return class weights.
 
         Returns:
-            [B, N] float32; one-hot rows for labels.
+            [B, N] float32, one-hot rows for labels, on `device` (default: the targets').
 
         Raises:
-            TypeError, ValueError: a wrong shape or kind, or a label or weight out of range (on an accelerator one batch
-                late, so that the host need not wait).
+            TypeError, ValueError: a wrong shape or kind, or a label or weight out of range (see `ValueChecks`).
         """
         check_target(target, count, self.num_classes, self.multi_label, self.name)
-        if target.ndim == 2:
+        device = device or target.device
+        if target.ndim == 2 or self.num_classes is None:
             self.checks.weights(target, self.name)
-        elif self.num_classes is not None:
-            self.checks.labels(target, self.num_classes, self.name)
-        target = target.to(device or target.device)
-        if target.ndim == 1 and self.num_classes is not None:
-            target = target.long()[:, None] == numbers(self.num_classes, target.device)
-        return target.float()
+            return target.to(device).float()
+        self.checks.labels(target, self.num_classes, self.name)
+        return (target.to(device).long()[:, None] == numbers(self.num_classes, device)).float()
 
     @eager
     @torch.no_grad()
@@ -103,7 +97,7 @@ class Planner:
         normalized: bool = True,
         arms: Sequence[tuple[Method, np.ndarray]] = (),
     ) -> MixPlan:
-        """Make the plan of a batch, with its saliency where one of those who mix looks at it.
+        """Make the plan of a batch, with its saliency where it is looked at.
 
         Args:
             images: [B, C, H, W], floating point.
@@ -116,38 +110,37 @@ class Planner:
         """
         arms = [arm for arm in arms if arm[1].any()] or [(self.method, np.ones(len(images), bool))]
         images, saliency = images.detach(), None
-        if any(method.uses_saliency or self._weighs(method) for method, _ in arms):
-            saliency = self._saliency(images, weights.detach(), normalized)
+        if self.source and any(method.uses_saliency or self._weighs(method) for method, _ in arms):
+            saliency = self._saliency(self.source, images, weights.detach(), normalized)
         std = (self.source and self.source.std) if normalized else (1.0,)
         batch = Batch(images, saliency, partner, lam, alpha, std)  # type: ignore[arg-type]
-        plans = []
-        for method, _ in arms:
+        plan: MixPlan | None = None
+        for method, theirs in arms:
             made = method(batch)
-            plans.append(made.weighted_by(saliency) if saliency is not None and self._weighs(method) else made)
-        plan = plans[0]
-        for made, (_, theirs) in zip(plans[1:], arms[1:], strict=True):
-            plan = plan.where(torch.from_numpy(~theirs).to(images.device, non_blocking=True), made)
-        return plan
+            if saliency is not None and self._weighs(method):
+                made = made.weighted_by(saliency)
+            plan = made if plan is None else made.where(on_device(theirs, images.device), plan)
+        return plan  # type: ignore[return-value]
 
     def _weighs(self, method: Method) -> bool:
         """Whether labels of a method's plan are weighted by saliency; those of plain Mixup would be the same."""
         return self.weighs_by_saliency and not isinstance(method, Mixup)
 
-    def _saliency(self, images: torch.Tensor, weights: torch.Tensor, normalized: bool) -> torch.Tensor | None:
+    def _saliency(
+        self, source: Saliency, images: torch.Tensor, weights: torch.Tensor, normalized: bool
+    ) -> torch.Tensor:
         """Compute the saliency of a batch, finite and non-negative: [B, 1, h, w] float32."""
-        if self.source is None:
-            return None
-        if normalized and self.source.statistics and not self._scale_checked:
+        if normalized and source.statistics and not self._scale_checked:
             self._scale_checked = True
-            self.checks.scale(images.float(), *self.source.statistics, assumed=self.source.mean is None)
-        saliency = self.source(images if normalized else self.source.normalized(images), weights)
+            self.checks.scale(images.float(), *source.statistics, assumed=source.mean is None)
+        saliency = source(images if normalized else source.normalized(images), weights)
         check_saliency(saliency, images)
-        found = saliency.detach().float()
-        saliency = found.nan_to_num(0, 0, 0).clamp_(0, LARGEST)
-        self.checks.saliency(images, found, saliency)
-        return saliency
+        saliency = saliency.detach().float()
+        counted = saliency.nan_to_num(0, 0, 0).clamp_(0, LARGEST)
+        self.checks.saliency(images, saliency, counted)
+        return counted
 
-    def warn_if_alone(self, images: Sequence | torch.Tensor) -> None:
+    def warn_if_alone(self, images: torch.Tensor) -> None:
         """Warn where a batch of one image has no partner and stays as it is."""
         if len(images) == 1:
             warnings.warn("a batch of 1 image has no partner to mix with and stays as it is", stacklevel=3)

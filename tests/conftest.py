@@ -17,7 +17,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 def pytest_addoption(parser):
-    parser.addoption("--calls", type=int, default=150, help="calls of SageMixup in tests/test_long_run.py")
+    parser.addoption("--calls", type=int, default=150, help="calls of SageMixup in tests/surfaces/test_long_run.py")
 
 
 @pytest.fixture(autouse=True)

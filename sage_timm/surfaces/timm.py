@@ -14,10 +14,9 @@ from ..checks import check_count, check_images, check_number, check_span
 from ..methods import Method, create_method
 from ..methods.boxes import box_plan
 from ..methods.cutmix import CutMix
-from ..methods.mixup import Mixup as BlendMixup
 from ..methods.sage import SAGE
 from ..plan import Batch, MixPlan
-from ..planner import MAX_ALPHA, Planner, eager
+from ..planner import MAX_ALPHA, Planner, eager, on_device
 from ..saliency import Source
 
 MODES = ("batch", "pair", "elem")
@@ -25,12 +24,12 @@ MODES = ("batch", "pair", "elem")
 
 @dataclass(frozen=True)
 class Draw:
-    """What was drawn for each of B images; an image that neither of the two mixes stays as it is.
+    """What was drawn for each of B images.
 
     Attributes:
         lam: [B] float32, the share of the own image; 1 where it stays as it is.
         box: [B, 4] int64, CutMix's (top, bottom, left, right); empty elsewhere.
-        by_method, by_cutmix: [B] bool, who mixes the image: the method, or CutMix for its share.
+        by_method, by_cutmix: [B] bool, who mixes the image; where neither does it stays as it is.
     """
 
     lam: np.ndarray
@@ -39,30 +38,25 @@ class Draw:
     by_cutmix: np.ndarray
 
 
-def _on(device: torch.device, values: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(values).to(device, non_blocking=True)
-
-
 @dataclass(frozen=True)
 class _Boxes:
-    """CutMix by boxes that were drawn: [B, 4], see `Draw`."""
+    """CutMix by boxes that were drawn, see `Draw`; an empty one, at a ratio of 1, leaves the image as it is."""
 
     box: np.ndarray
     alpha: ClassVar[float] = 1.0
     uses_saliency: ClassVar[bool] = False
 
     def __call__(self, batch: Batch) -> MixPlan:
-        return box_plan(_on(batch.lam.device, self.box), batch.partner, batch.lam, batch.size)
+        return box_plan(on_device(self.box, batch.lam.device), batch.partner, batch.lam, batch.size)
 
 
 class MethodMixup(Mixup):
     """Mix images and targets by a method, or by CutMix for its share, with the arguments and the call of timm's Mixup.
 
-    Image i is mixed with image B - 1 - i, as in timm (Co-Mixup chooses for itself). Whether, how strongly and where to
-    mix is drawn from NumPy's global generator in timm's order, so that the same seed gives timm's own sequence; a
-    method's extra randomness uses torch's generator. In a distributed run and mode 'batch' all ranks pick the same of
-    method, CutMix and no mixing for a batch, by a generator of one fixed seed, so that they need saliency at the same
-    steps; in 'pair' and 'elem' nearly every batch needs it anyway.
+    Image i is mixed with image B - 1 - i, as in timm (Co-Mixup chooses for itself). Draws are from NumPy's global
+    generator in timm's order, so that the same seed gives timm's own sequence; a method's extra randomness uses
+    torch's. In a distributed run and mode 'batch' all ranks pick the same of method, CutMix and no mixing, by a
+    generator of one fixed seed, so that they need saliency at the same steps.
 
     Args:
         method: makes the plan of a batch (see `sage_timm.methods`).
@@ -76,11 +70,10 @@ class MethodMixup(Mixup):
         correct_lam: correct CutMix's label weight by the clipped area of the box.
         label_smoothing: smoothing of the targets, in [0, 1].
         num_classes: number of classes.
-        multi_label: targets are dense multi-label [B, num_classes]; each label is smoothed towards 0.5.
+        multi_label: targets are [B, num_classes], each label of its own, smoothed towards 0.5.
         saliency: a source's name (see `create_saliency`), or any callable
-            (images [B, C, H, W], target [B, num_classes]) -> [B, 1, h, w], non-negative; None for 'network'. It gets
-            the batch itself and must not change it; plain labels reach it as one-hot rows. Ignored by methods that use
-            no saliency.
+            (images [B, C, H, W], target [B, num_classes]) -> [B, 1, h, w], non-negative, which must not change its
+            arguments and gets labels as one-hot rows; None for 'network'. Ignored by methods that use none.
         label_weight: 'mask', the method's own label weights (CutMix: areas), or 'saliency', each image's share of the
             saliency that is seen, see `MixPlan.weighted_by`; CutMix's share then needs a saliency, too.
 
@@ -146,27 +139,25 @@ class MethodMixup(Mixup):
         alpha = f"alpha {self.mixup_alpha:g}" if self.mixup_alpha else cutmix
         shared = self.mixup_alpha > 0 and self.cutmix_alpha > 0
         share = f", CutMix ({cutmix}) for {self.switch_prob:.0%} of it" if shared else ""
-        saliency = ", labels by saliency" if self.planner.weighs_by_saliency else ""
-        saliency += f"; saliency: {self.saliency!r}" if self.saliency else ""
+        labels = ", labels by saliency" if self.planner.weighs_by_saliency else ""
+        saliency = f"; saliency: {self.saliency!r}" if self.saliency else ""
         return (
             f"{self.method!r}, {alpha}, with probability {self.mix_prob:g} per {self.mode}{share}; "
-            f"{self.num_classes} classes, smoothing {self.label_smoothing:g}{saliency}"
+            f"{self.num_classes} classes, smoothing {self.label_smoothing:g}{labels}{saliency}"
         )
 
     @eager
     def __call__(self, x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mix a batch.
+        """Mix a batch. Within `torch.compile` it runs as it is, a break in the graph.
 
         Args:
             x: images [B, C, H, W], floating point, normalised. Not changed.
             target: [B] integer labels, or [B, num_classes] class weights (soft or multi-label).
 
-        Within `torch.compile` it runs as it is, a break in the graph. The result is differentiable in images and class
-        weights, as timm's is; what is mixed, how and where is not.
-
         Returns:
             The mixed images in the dtype and memory format of `x` (`x` itself where nothing is mixed), and the mixed,
-            smoothed targets [B, num_classes] float32. Rows sum to 1 where the class weights do.
+            smoothed targets [B, num_classes] float32, whose rows sum to 1 where the class weights do. Differentiable
+            in images and class weights; what is mixed, how and where is not.
 
         Raises:
             TypeError, ValueError: a wrong shape or kind, or a label or weight out of range (on an accelerator this is
@@ -192,29 +183,22 @@ class MethodMixup(Mixup):
             self.planner.warn_if_alone(x)
         return weights
 
-    @torch.no_grad()
     def _plan(self, x: torch.Tensor, weights: torch.Tensor) -> MixPlan | None:
         draw = self._draw(x.shape)
         if not (draw.by_method | draw.by_cutmix).any():
             return None
-
         partner = torch.arange(len(x) - 1, -1, -1, device=x.device)
-        # An image that stays as it is is plain Mixup's, at a ratio of 1.
-        arms = (
-            (self.method, draw.by_method),
-            (_Boxes(draw.box), draw.by_cutmix),
-            (BlendMixup(), ~(draw.by_method | draw.by_cutmix)),
-        )
-        return self.planner.plan(x, weights, partner, _on(x.device, draw.lam), self.mixup_alpha, arms=arms)
+        arms = (self.method, draw.by_method), (_Boxes(draw.box), ~draw.by_method)
+        return self.planner.plan(x, weights, partner, on_device(draw.lam, x.device), self.mixup_alpha, arms=arms)
 
     def _draw(self, shape: torch.Size) -> Draw:
-        """Draw who mixes each image of a batch of this shape, and how."""
+        """Draw who mixes each image of a batch [B, C, H, W], and how."""
         batch = shape[0]
         count = {"batch": 1, "pair": batch // 2, "elem": batch}[self.mode]
         mixed, lam, use_cutmix = self._draw_ratios(count)
         use_cutmix = mixed & use_cutmix
 
-        # timm draws the side of a box between its bounds in whole pixels and fails obscurely where none lies there.
+        # Between bounds without a whole pixel timm's draw fails obscurely.
         if self.cutmix_minmax is not None and use_cutmix.any():
             low, high = self.cutmix_minmax
             if any(int(low * side) >= int(high * side) for side in shape[-2:]):
@@ -224,41 +208,33 @@ class MethodMixup(Mixup):
                 )
 
         # Boxes come after all ratios, one by one, as timm draws them; the clipped area may change the label weight.
-        box = np.zeros((count, 4), np.int64)
+        box = np.zeros((count + 1, 4), np.int64)
         for i in np.flatnonzero(use_cutmix & (lam != 1)):
             box[i], lam[i] = cutmix_bbox_and_lam(shape, lam[i], self.cutmix_minmax, self.correct_lam)
-        lam = np.where(mixed, lam, 1).astype(np.float32)
 
-        # Give each image its draw.
+        # Give each image its draw. The middle one of an odd batch, its own partner, gets one more and stays as it is.
+        lam = np.append(np.where(mixed, lam, 1), 1).astype(np.float32)
+        by_method, by_cutmix = np.append(mixed & ~use_cutmix, False), np.append(use_cutmix, False)
         image = np.arange(batch)
         draw = {"batch": np.zeros_like(image), "pair": np.minimum(image, image[::-1]), "elem": image}[self.mode]
         if batch % 2:
-            # The middle image is its own partner: one more draw, for an image that stays as it is.
             draw[batch // 2] = count
-            mixed, use_cutmix = (np.append(flags, False) for flags in (mixed, use_cutmix))
-            lam, box = np.append(lam, np.float32(1)), np.append(box, np.zeros((1, 4), np.int64), axis=0)
-        return Draw(*(values[draw] for values in (lam, box, mixed & ~use_cutmix, use_cutmix)))
+        return Draw(lam[draw], box[draw], by_method[draw], by_cutmix[draw])
 
     def _draw_ratios(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Draw, in timm's order, whether each is mixed, its Beta draw, and whether it is CutMix's: [count] each."""
-        # In mode 'batch' timm asks first whether to mix, and draws nothing else where not.
-        none = np.zeros(count, bool), np.ones(count), np.zeros(count, bool)
-        if not self.mixup_enabled:
-            return none
+        # Of a whole batch timm asks first whether to mix, and draws nothing else where not.
         whole_batch = self.mode == "batch"
-        if whole_batch and not self._chooser().rand() < self.mix_prob:
-            return none
-
-        # Which of the two: drawn only where both are active.
+        if not self.mixup_enabled or (whole_batch and not self._chooser().rand() < self.mix_prob):
+            return np.zeros(count, bool), np.ones(count), np.zeros(count, bool)
         use_cutmix = np.full(count, self.mixup_alpha == 0)
         if self.cutmix_alpha > 0 and self.mixup_alpha > 0:
             use_cutmix = self._chooser().rand(count) < self.switch_prob
-
-        # The ratios. timm draws one for a batch, but for pairs and elements as many as there are from each active
-        # distribution, used or not, and only then which of them are mixed.
         if whole_batch:
             alpha = self.cutmix_alpha if use_cutmix[0] else self.mixup_alpha
             return np.ones(1, bool), np.random.beta(alpha, alpha, 1), use_cutmix
+
+        # For pairs and elements it draws all ratios of each active distribution, used or not, then which are mixed.
         lam = np.ones(count)
         for alpha, used in ((self.cutmix_alpha, use_cutmix), (self.mixup_alpha, ~use_cutmix)):
             if alpha > 0:
@@ -266,7 +242,7 @@ class MethodMixup(Mixup):
         return np.random.rand(count) < self.mix_prob, lam.astype(np.float32), use_cutmix
 
     def _chooser(self) -> Any:
-        """Return the generator that says who mixes: NumPy's, or for whole batches one that all ranks have alike."""
+        """Return the generator that says who mixes: NumPy's, or for whole batches one that is alike on all ranks."""
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         if self.mode != "batch" or not distributed or torch.distributed.get_world_size() == 1:
             return np.random
@@ -298,11 +274,8 @@ class SageMixup(MethodMixup):
 
     Args:
         mixup_alpha, cutmix_alpha, cutmix_minmax, prob, switch_prob, mode, correct_lam, label_smoothing, num_classes,
-            multi_label, saliency, label_weight: see `MethodMixup`; the first ten are timm's.
+            multi_label, saliency, label_weight: see `MethodMixup`, and so for errors; the first ten are timm's.
         lam_max: SAGE's ratio, the own image's share of saliency mass, is lam_max * Beta(alpha, alpha); in (0, 1].
-
-    Raises:
-        TypeError, ValueError, RuntimeError: see `MethodMixup`.
 
     Reference: Ma et al., "SAGE: Saliency-Guided Mixup with Optimal Rearrangements", BMVC 2022.
 
@@ -324,13 +297,12 @@ def create_mixup(method: str = "sage", /, **settings) -> MethodMixup:
 
     Args:
         method: a name in `sage_timm.methods.METHODS`, such as 'sage', 'mixup' or 'puzzlemix'.
-        **settings: timm's arguments and `saliency`, as in `SageMixup`; and the method's own, by its paper's names (see
-            its class in `sage_timm.methods`). Default mixup_alpha: that of the method's authors, 1.0 (comixup: 2.0).
+        **settings: those of `MethodMixup`, and the method's own, by its paper's names (see its class in
+            `sage_timm.methods`). Default mixup_alpha: that of the method's authors, 1.0 (comixup: 2.0).
 
     Raises:
-        TypeError, ValueError: an unknown method or setting, or one out of range.
+        TypeError, ValueError, RuntimeError: see `MethodMixup`; or an unknown method or setting.
         ImportError: a library of the extra `methods` is missing.
-        RuntimeError: the saliency model's weights cannot be loaded.
 
     Example:
         >>> mixup_fn = create_mixup("comixup", num_classes=10, saliency="spectral", part=4)
@@ -338,10 +310,10 @@ def create_mixup(method: str = "sage", /, **settings) -> MethodMixup:
         >>> target.shape
         torch.Size([8, 10])
     """
-    common = set(inspect.signature(MethodMixup).parameters) - {"method"}
-    own = {name: value for name, value in settings.items() if name not in common}
+    common = inspect.signature(MethodMixup).parameters.keys() - {"method"}
+    own = {name: settings.pop(name) for name in settings.keys() - common}
     made = create_method(method, **own)
-    settings = {"mixup_alpha": made.alpha} | {name: value for name, value in settings.items() if name in common}
+    settings = {"mixup_alpha": made.alpha, **settings}
     if isinstance(made, SAGE):
         return SageMixup(**settings, **own)
     return MethodMixup(made, **settings)

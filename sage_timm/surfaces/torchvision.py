@@ -25,8 +25,8 @@ def _is_plain(value: Any) -> bool:
 def find_labels(inputs: Any) -> torch.Tensor:
     """Find the labels of a sample as torchvision does.
 
-    They are the second item of a tuple or list where that is a plain tensor; else, in a dict that is the second item or
-    the sample itself, what stands under the key "labels", else under the first key with "label" in it, in any case.
+    They are the second item of a tuple or list, a plain tensor; or, in a dict that is the second item or the sample
+    itself, what stands under the key "labels", else under the first key with "label" in it, in any case.
     """
     found: Any = inputs
     if isinstance(inputs, (tuple, list)):
@@ -59,11 +59,11 @@ def _outline(value: Any) -> str:
 class SageMix(v2.Transform):
     """Mix a batch of images and its labels by SAGE or another method; stands wherever v2.MixUp and v2.CutMix stand.
 
-    It takes batches, not single images: after the DataLoader, or in a collate_fn. There it runs in the workers on the
-    CPU, for which a saliency that needs no model ('spectral') is meant; with a saliency model apply it after the
-    DataLoader, on the training device. Inputs may be tuples, lists, dicts or nestings of them; images (the first plain
-    tensor that is not the labels, or every tv_tensors.Image) and labels are replaced, all else is passed on. Image i is
-    mixed with image i - 1, as in torchvision; nothing is changed in place. All draws come from torch's generator.
+    It takes batches: after the DataLoader, on the training device, or in a collate_fn, where it runs in the workers on
+    the CPU and 'spectral', which needs no model, is meant for saliency. Inputs may be tuples, lists, dicts or nestings
+    of them; images (every tv_tensors.Image, else the first plain tensor that is not the labels) and labels are
+    replaced, all else is passed on. Image i is mixed with image i - 1, as in torchvision; nothing is changed in place.
+    All draws come from torch's generator.
 
     Args:
         alpha: parameter of Beta(alpha, alpha), > 0; one draw per batch (Co-Mixup: of its Dirichlet; its authors' is 2).
@@ -108,12 +108,12 @@ class SageMix(v2.Transform):
             raise ValueError(f"`labels_getter` must be 'default' or a function, got {labels_getter!r}")
         self.labels_getter = find_labels if isinstance(labels_getter, str) else labels_getter
         try:
-            made = create_method(method, **settings)
+            self.method = create_method(method, **settings)
         except TypeError as error:
             own = "alpha, num_classes, labels_getter, saliency, method and label_weight"
             raise TypeError(f"{error}; SageMix has {own}") from error
-        self.planner = Planner(made, saliency, self.num_classes, name="labels", label_weight=label_weight)
-        self.method, self.saliency = made, self.planner.source
+        self.planner = Planner(self.method, saliency, self.num_classes, name="labels", label_weight=label_weight)
+        self.saliency = self.planner.source
 
     def extra_repr(self) -> str:
         """Say what mixes."""
@@ -148,20 +148,13 @@ class SageMix(v2.Transform):
 
     @eager
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw and search for a batch, given [images, labels].
-
-        Returns:
-            'labels': the labels, 'weights': their class weights, 'plan': the MixPlan, None for a single image.
-        """
+        """Return the plan of a batch [images, labels], None for a single image, its labels and their class weights."""
         images, labels = flat_inputs
         weights = self.planner.class_weights(labels, len(images))
-        params = {"plan": None, "labels": labels, "weights": weights}
         self.planner.warn_if_alone(images)
-        if len(images) > 1:
-            params["plan"] = self._plan(images.as_subclass(torch.Tensor), weights)
-        return params
+        plan = self._plan(images.as_subclass(torch.Tensor), weights) if len(images) > 1 else None
+        return {"plan": plan, "labels": labels, "weights": weights}
 
-    @torch.no_grad()
     def _plan(self, pixels: torch.Tensor, weights: torch.Tensor) -> MixPlan:
         if torch.utils.data.get_worker_info() is not None and self.saliency and self.saliency.on_cuda:
             raise RuntimeError(

@@ -8,6 +8,7 @@ Puzzle Mix, Co-Mixup and GuidedMixup solve on the host and wait for their maps b
 
 import traceback
 from contextlib import nullcontext
+from unittest.mock import Mock
 
 import pytest
 import timm
@@ -32,20 +33,10 @@ except RuntimeError as error:
     pytest.skip("fake CUDA tensors of this torch ask for a driver", allow_module_level=True)
 
 
-class NeverArrives:
-    """In place of torch.cuda.Event."""
-
-    def record(self, stream):
-        pass
-
-    def query(self):
-        return False
-
-
 @pytest.fixture(autouse=True)
 def no_streams(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)  # as without a GPU, where there is one
-    monkeypatch.setattr(torch.cuda, "Event", NeverArrives)
+    monkeypatch.setattr(torch.cuda, "Event", lambda: Mock(query=lambda: False))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
     forget_constants()
     yield
@@ -73,10 +64,9 @@ def fake_weights(model, device):
     for module in model.modules():
         for values in (module._parameters, module._buffers):
             for key, value in values.items():
-                fake = None if value is None else torch.zeros(value.shape, dtype=value.dtype, device=device)
-                values[key] = (
-                    torch.nn.Parameter(fake, False) if values is module._parameters and value is not None else fake
-                )
+                if value is not None:
+                    fake = torch.zeros(value.shape, dtype=value.dtype, device=device)
+                    values[key] = torch.nn.Parameter(fake, False) if values is module._parameters else fake
     return model
 
 
@@ -93,11 +83,11 @@ def network(monkeypatch):
     return create_saliency("network")
 
 
-def call(method, saliency=None, device="cuda", batch=8, **settings):
+def call(method, saliency=None, device="cuda", batch=8, soft=False, **settings):
     """Make a call on fake tensors, inside a FakeTensorMode, and return it to be made again."""
     mixup = create_mixup(method, num_classes=1000, saliency=saliency, **settings)
     images = torch.rand(batch, 3, 224, 224, device=device)
-    target = torch.zeros(batch, dtype=torch.long, device=device)
+    target = torch.zeros(batch, 1000, device=device) if soft else torch.zeros(batch, dtype=torch.long, device=device)
 
     def mix():
         with Deterministic(), NoCopyWaits():
@@ -118,6 +108,11 @@ def test_no_wrong_device_and_no_wait(method, mode, label_weight):
         for _ in range(3):
             _, mixup = call(method, "spectral", mode=mode, cutmix_alpha=1.0, batch=7, label_weight=label_weight)
             assert all(not host.is_cuda for _, host, _ in mixup.planner.checks._pending)
+
+
+def test_class_weights_are_checked_without_a_wait():
+    with FakeTensorMode():
+        call("mixup", soft=True)
 
 
 @pytest.mark.parametrize("device", ["cuda:0", "meta"])

@@ -1,10 +1,10 @@
 """SageMix: what is asked of torchvision's MixUp and CutMix, and more."""
 
-import copy
 import dataclasses
 
 import pytest
 import torch
+from batches import bump
 from torch.utils.data import DataLoader, default_collate
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -15,10 +15,6 @@ from sage_timm.methods import METHODS
 from sage_timm.surfaces.torchvision import find_labels
 
 CLASSES = 20
-
-
-def bump(images, target):
-    return images.float().mean(1, keepdim=True).abs() ** 4
 
 
 class Images(torch.utils.data.Dataset):
@@ -45,13 +41,10 @@ def check(images, labels, count=12):
 @pytest.mark.parametrize("method", METHODS)
 def test_supported_structures(method):
     mix = SageMix(num_classes=CLASSES, saliency="spectral", method=method)
-    loader = DataLoader(Images(), batch_size=12)
-    images, labels = next(iter(loader))
-    check(*mix(images, labels))
-    packed = next(iter(loader))
-    assert isinstance(packed, list)
+    packed = next(iter(DataLoader(Images(), batch_size=12)))
+    check(*mix(*packed))
     out = mix(packed)
-    assert isinstance(out, list)
+    assert isinstance(packed, list) and isinstance(out, list)
     check(*out)
     for collate in (lambda b: mix(default_collate(b)), lambda b: mix(*default_collate(b))):
         check(*next(iter(DataLoader(Images(), batch_size=12, collate_fn=collate))))
@@ -236,18 +229,12 @@ def test_a_cuda_model_in_a_worker_is_refused_with_the_way_out(tiny_model, monkey
     [
         ((F.to_pil_image(torch.rand(3, 4, 4)), torch.arange(1)), "does not support Image"),
         ((tv_tensors.Mask(torch.rand(12, 12)),), "does not support Mask"),
-        (
-            (tv_tensors.BoundingBoxes(torch.rand(2, 4), format="XYXY", canvas_size=(9, 9)),),
-            "not support BoundingBoxes",
-        ),
+        ((tv_tensors.BoundingBoxes(torch.rand(2, 4), format="XYXY", canvas_size=(9, 9)),), "support BoundingBoxes"),
         ((tv_tensors.Video(torch.rand(4, 2, 3, 8, 8)), torch.arange(4)), "does not support Video"),
         (({"img": torch.rand(9, 3, 12, 12), "other": 3},), "a dict with the keys 'img', 'other'; make labels a tensor"),
         ((torch.rand(9, 3, 12, 12),), r"must be \(images, labels\) .* got Tensor of shape \(9, 3, 12, 12\)"),
         ((torch.rand(9, 3, 12, 12), "no tensor"), "got tuple of Tensor .*, str"),
-        (
-            (torch.rand(9, 3, 12, 12), torch.randint(2, (9, 3))),
-            r"`labels` must hold .* got torch.int64 of shape \(9, 3\)",
-        ),
+        ((torch.rand(9, 3, 12, 12), torch.ones(9, 3).long()), r"`labels` must hold .* got torch.int64 of shape \(9, 3"),
         ((torch.rand(9, 3, 12, 12), torch.rand(9)), r"`labels` must hold integer .* got torch.float32"),
         ((torch.rand(1, 9, 3, 12, 12), torch.arange(9)), r"batch \[B, C, H, W\], got torch.float32 of shape \(1, 9,"),
         ((torch.rand(3, 12, 12), torch.arange(3)), r"batch \[B, C, H, W\], got torch.float32 of shape \(3, 12, 12\)"),
@@ -276,8 +263,6 @@ def test_more_unfit_samples():
         SageMix(num_classes=6, saliency=bump, labels_getter=lambda s: s[1].clone())(images, labels)
     with pytest.raises(ValueError, match=r"must return a tensor of the sample itself, got NoneType"):
         SageMix(num_classes=6, saliency=bump, labels_getter=lambda s: None)(images, labels)
-    with pytest.raises(ValueError, match="a saliency source must return floating-point maps"):
-        SageMix(num_classes=6, saliency=lambda i, t: torch.ones(6, 3, 4, 4))(images, labels)
 
 
 @pytest.mark.parametrize(
@@ -289,22 +274,9 @@ def test_more_unfit_samples():
         ({"labels_getter": "y"}, ValueError, "`labels_getter` must be 'default' or a function, got 'y'"),
         ({"method": "mixed"}, ValueError, "`method` must be one of sage,"),
         ({"lam_min": 0.2}, TypeError, "sage has lam_max, got lam_min"),
-        ({"lam_max": 2}, ValueError, r"`lam_max` must lie in \(0, 1\]"),
         ({"saliency": 3}, TypeError, "`saliency` must be a source's name or a callable"),
-        ({"saliency": "gradients"}, ValueError, "`saliency` must be one of network, feature"),
     ],
 )
 def test_unfit_arguments(settings, error, message):
     with pytest.raises(error, match=message):
         SageMix(**{"saliency": bump, **settings})
-
-
-def test_a_model_in_training_keeps_its_modes_and_gradients(tiny_model):
-    images, labels = torch.rand(4, 3, 16, 16, requires_grad=True), torch.arange(4)
-    model = copy.deepcopy(tiny_model).train()
-    model.layer1.eval()
-    modes = [module.training for module in model.modules()]
-    mixed, _ = SageMix(num_classes=5, saliency=create_saliency("self", model=model))(images, labels)
-    assert [module.training for module in model.modules()] == modes and len(set(modes)) == 2
-    assert mixed.requires_grad and images.grad is None
-    assert all(p.grad is None and p.requires_grad for p in model.parameters())
