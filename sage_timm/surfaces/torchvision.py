@@ -59,11 +59,10 @@ def _outline(value: Any) -> str:
 class SageMix(v2.Transform):
     """Mix a batch of images and its labels by SAGE or another method; stands wherever v2.MixUp and v2.CutMix stand.
 
-    It takes batches: after the DataLoader, on the training device, or in a collate_fn, where it runs in the workers on
-    the CPU and 'spectral', which needs no model, is meant for saliency. Inputs may be tuples, lists, dicts or nestings
-    of them; images (every tv_tensors.Image, else the first plain tensor that is not the labels) and labels are
-    replaced, all else is passed on. Image i is mixed with image i - 1, as in torchvision; nothing is changed in place.
-    All draws come from torch's generator.
+    It takes batches: after the DataLoader, on the training device, or in a collate_fn, where it runs in the workers, on
+    the CPU. Inputs may be tuples, lists, dicts or nestings of them; images (every tv_tensors.Image, else the first
+    plain tensor that is not the labels) and labels are replaced, all else is passed on. Image i is mixed with image
+    i - 1, as in torchvision; nothing is changed in place. All draws come from torch's generator.
 
     Args:
         alpha: parameter of Beta(alpha, alpha), > 0; one draw per batch (Co-Mixup: of its Dirichlet; its authors' is 2).
