@@ -63,14 +63,3 @@ def nearest(word: str) -> str | None:
     name = word.partition("=")[0].replace("_", "-")
     near = difflib.get_close_matches(name, OPTIONS, 1, 0.84)
     return near[0] if near and near[0][:4] == name[:4] else None
-
-
-def taken(parser: argparse.ArgumentParser, names: Iterable[str]) -> list[str]:
-    """Return those of the flags, by the names of their values, that a parser has itself."""
-    child, found = argparse.ArgumentParser(parents=[parser], add_help=False), []
-    for name in names:
-        try:
-            child.add_argument(flag(name))
-        except argparse.ArgumentError:
-            found.append(flag(name))
-    return found

@@ -4,25 +4,21 @@ What is replaced are shared objects (a class's `__init__`, an inner function tha
 the names that a script imported, so that it does not matter when, whence and as what it imported them.
 """
 
-import argparse
 import contextlib
 import functools
 import pkgutil
-import sys
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
 from timm.data import FastCollateMixup, Mixup
 from timm.data.loader import fast_collate
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torchvision.transforms import v2
 
 from ..surfaces.timm import MethodMixup
 from .console import refuse
 from .monitor import CUTMIX
-from .processes import Joining, through_launcher
+from .processes import through_launcher
 from .session import Session, SessionMix, SessionMixup
 
 
@@ -99,6 +95,22 @@ def _exec(original: Callable, session: Session, path: Any, args: Any, *rest) -> 
     original(path, through_launcher(session, args), *rest)
 
 
+class Joining:
+    """Makes a spawned process a part of the run: there it is unpickled, before what the process is to do."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def __reduce__(self) -> tuple[Callable, tuple]:
+        return _join, (self.session,)
+
+
+def _join(session: Session) -> Session:
+    session.context = installed(session)
+    session.context.__enter__()
+    return session
+
+
 def _start(original: Callable, session: Session, process: Any) -> None:
     process.sage_timm = Joining(session)
     original(process)
@@ -126,42 +138,14 @@ def installed(session: Session) -> Iterator[None]:
     with contextlib.ExitStack() as undo:
         for path, name, stand_in in SEAMS:
             try:
-                owner = pkgutil.resolve_name(path)
-                original = getattr(owner, name)
+                undo.enter_context(replaced(pkgutil.resolve_name(path), name, stand_in, session))
             except (AttributeError, ImportError) as error:
                 refuse(f"{error}, which sage_timm needs; use timm 1.0.16 or newer, below 1.1")
-            undo.enter_context(mock.patch.object(owner, name, _wrapped(original, stand_in, session)))
         yield
 
 
-@contextlib.contextmanager
-def watched(
-    parsed: Callable[..., None], step: Callable[[], None], warned: Callable[[str, str], bool]
-) -> Iterator[None]:
-    """Watch, within the context, what a script parses, its optimizer steps and its warnings.
-
-    Args:
-        parsed: gets a parser, the words that it was given, what it made of them, to change, and the words left over.
-        step: is called before each step of any optimizer.
-        warned: gets a warning and the file that gave it; true where it need not be shown any more.
-    """
-
-    def parse_known_args(original: Callable, _: None, parser: Any, args: Any = None, namespace: Any = None) -> Any:
-        namespace, rest = original(parser, args, namespace)
-        parsed(parser, list(sys.argv[1:] if args is None else args), vars(namespace), rest)
-        return namespace, rest
-
-    def showwarning(original: Callable, _: None, message: Any, category: Any, filename: str, *rest: Any) -> None:
-        if not warned(str(message), filename):
-            original(message, category, filename, *rest)
-
-    with contextlib.ExitStack() as undo:
-        for owner, stand_in in ((argparse.ArgumentParser, parse_known_args), (warnings, showwarning)):
-            wrapped = _wrapped(getattr(owner, stand_in.__name__), stand_in, None)
-            undo.enter_context(mock.patch.object(owner, stand_in.__name__, wrapped))
-        undo.callback(register_optimizer_step_pre_hook(lambda *_: step()).remove)
-        yield
-
-
-def _wrapped(original: Callable, stand_in: Callable, session: Session | None) -> Callable:
-    return functools.wraps(original)(lambda *args, **kwargs: stand_in(original, session, *args, **kwargs))
+def replaced(owner: Any, name: str, stand_in: Callable, *session: Session) -> contextlib.AbstractContextManager:
+    """Replace a function within a context; what stands in gets the original, the session if any, and the arguments."""
+    original = getattr(owner, name)
+    wrapped = functools.wraps(original)(lambda *args, **kwargs: stand_in(original, *session, *args, **kwargs))
+    return mock.patch.object(owner, name, wrapped)

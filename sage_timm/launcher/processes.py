@@ -1,7 +1,6 @@
 """Processes that a script starts itself: they mix as it does, or the run ends before it trains."""
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 from .console import refuse
@@ -39,21 +38,3 @@ def _is_same(word: str, script: str, folder: Any) -> bool:
         return os.path.samefile(os.path.join(folder or ".", word), script)
     except (OSError, ValueError):
         return False
-
-
-class Joining:
-    """Makes a spawned process a part of the run: there it is unpickled, before what the process is to do."""
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-
-    def __reduce__(self) -> tuple[Callable, tuple]:
-        return _join, (self.session,)
-
-
-def _join(session: Session) -> Session:
-    from .patches import installed
-
-    session.context = installed(session)
-    session.context.__enter__()
-    return session

@@ -17,8 +17,7 @@ from torchvision.transforms import v2
 
 from sage_timm import MethodMixup, SageMix, SageMixup
 from sage_timm.launcher.monitor import BY_METHOD, OFF
-from sage_timm.launcher.patches import SEAMS, installed
-from sage_timm.launcher.processes import Joining
+from sage_timm.launcher.patches import SEAMS, Joining, installed
 from sage_timm.launcher.session import Session, SessionMix, SessionMixup
 from sage_timm.launcher.settings import Settings
 from sage_timm.methods import SAGE
