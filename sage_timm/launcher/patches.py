@@ -105,10 +105,10 @@ class Joining:
         return _join, (self.session,)
 
 
-def _join(session: Session) -> Session:
-    session.context = installed(session)
-    session.context.__enter__()
-    return session
+def _join(session: Session) -> contextlib.AbstractContextManager:
+    context = installed(session)
+    context.__enter__()
+    return context  # which the process keeps
 
 
 def _start(original: Callable, session: Session, process: Any) -> None:

@@ -22,7 +22,7 @@ class Settings:
         asked: the flag that asked for it, for messages.
         opened: alpha to set in place of 0 for the script's --mixup or --mixup-alpha, so that the method mixes.
         label_weight: what the labels are weighted by, 'mask' or 'saliency'.
-        source: arguments of `create_saliency`.
+        source: arguments of `create_saliency`; None where neither the method nor the label weights use saliency.
         statistics: mean and std of the images, where flags say them.
         save_mixed, folder: number of mixed batches to write as pictures, and where to.
         notes: what the user should know about these settings, a line each.
@@ -34,16 +34,11 @@ class Settings:
     asked: str = "--sage"
     opened: Mapping[str, float] = field(default_factory=dict)
     label_weight: str = "mask"
-    source: Mapping[str, Any] = field(default_factory=dict)
+    source: Mapping[str, Any] | None = field(default_factory=dict)
     statistics: tuple[Sequence[float], Sequence[float]] | None = None
     save_mixed: int = 0
     folder: Path = Path("mixed")
     notes: tuple[str, ...] = ()
-
-    @property
-    def uses_saliency(self) -> bool:
-        """Whether the method or the label weights look at saliency."""
-        return self.method.uses_saliency or self.label_weight == "saliency"
 
 
 def read_settings(given: Mapping[str, Any], args: Mapping[str, Any]) -> Settings | None:
@@ -91,8 +86,9 @@ def read_settings(given: Mapping[str, Any], args: Mapping[str, Any]) -> Settings
         f"{flag(name)} was 0, so {mixer} would never mix; using {flag(name)} {alpha}, the value of its authors"
         for name, alpha in opened.items()
     ]
+    uses_saliency = method.uses_saliency or label_weight == "saliency"
     idle = [flag(name) for name in NAMES if name.startswith("saliency") and name in merged]
-    if method.uses_saliency or label_weight == "saliency":
+    if uses_saliency:
         _check_source(**source, mean=mean, std=std)
     elif idle:
         notes.append(f"{', '.join(idle)} has no effect: {asked} uses no saliency")
@@ -103,7 +99,7 @@ def read_settings(given: Mapping[str, Any], args: Mapping[str, Any]) -> Settings
         asked=asked,
         opened=opened,
         label_weight=label_weight,
-        source=source,
+        source=source if uses_saliency else None,
         statistics=None if mean is None or std is None else (tuple(mean), tuple(std)),
         save_mixed=save_mixed,
         folder=Path(

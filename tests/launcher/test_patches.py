@@ -151,10 +151,11 @@ def test_nothing_is_replaced_without_a_mixer(flags, run, tmp_path):
 
 
 def test_a_process_joins_the_run_and_so_do_those_that_it_starts(session):
-    joined = pickle.loads(pickle.dumps(Joining(pickle.loads(pickle.dumps(session)))))
+    context = pickle.loads(pickle.dumps(Joining(pickle.loads(pickle.dumps(session)))))
     try:
-        assert type(timm.data.Mixup(num_classes=3)) is SessionMixup
-        assert pickle.loads(pickle.dumps(joined)).monitor.path == session.monitor.path
+        mixup = timm.data.Mixup(num_classes=3)
+        assert type(mixup) is SessionMixup
+        assert pickle.loads(pickle.dumps(mixup.session)).monitor.path == session.monitor.path
     finally:
-        joined.context.__exit__(None, None, None)
+        context.__exit__(None, None, None)
     assert type(timm.data.Mixup(num_classes=3)) is timm.data.Mixup
