@@ -13,8 +13,8 @@ from typing import Any
 
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from .console import refuse, say
 from .flags import NAMES, add_flags, as_words, flag, in_words, nearest
+from .monitor import refuse, say
 from .patches import installed, replaced
 from .session import Session
 from .settings import read_settings

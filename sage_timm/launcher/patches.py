@@ -6,6 +6,7 @@ the names that a script imported, so that it does not matter when, whence and as
 
 import contextlib
 import functools
+import os
 import pkgutil
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,9 +17,7 @@ from timm.data.loader import fast_collate
 from torchvision.transforms import v2
 
 from ..surfaces.timm import MethodMixup
-from .console import refuse
-from .monitor import CUTMIX
-from .processes import through_launcher
+from .monitor import CUTMIX, refuse
 from .session import Session, SessionMix, SessionMixup
 
 
@@ -45,9 +44,12 @@ class DeferredCollate(FastCollateMixup):
         return functools.partial, (fast_collate,)
 
 
-# What stands in for others' functions: called with the original, the session and the call's arguments.
-
+STARTERS = ("python", "torchrun", "accelerate")
+QUEUES = ("sbatch", "qsub", "bsub", "submitit.core._submit", "submitit.local._local")
 MIXERS: dict[type, type] = {Mixup: SessionMixup, FastCollateMixup: DeferredCollate, v2.MixUp: SessionMix}
+
+
+# What stands in for others' functions: called with the original, the session and the call's arguments.
 
 
 def _mixer_init(original: Callable, session: Session, mixer: Any, *args, **kwargs) -> None:
@@ -87,12 +89,33 @@ def _cutmix_params(original: Callable, session: Session, *args) -> Any:
     return original(*args)
 
 
-def _popen(original: Callable, session: Session, process: Any, args: Any, *rest, **kwargs) -> None:
-    original(process, through_launcher(session, args, kwargs.get("cwd")), *rest, **kwargs)
+def through_launcher(session: Session, command: Any, folder: Any = None) -> Any:
+    """Insert the launcher into a command that runs the same script again, as Lightning's ddp does.
+
+    It is a sequence of words, or a text for the shell, to run in a folder (default: here). Exits where it starts the
+    script but can't be changed, and where it submits a job before anything was trained.
+    """
+    text = isinstance(command, (str, bytes, os.PathLike))
+    words = [os.fsdecode(word) for word in (os.fsdecode(command).split() if text else command)]
+    names = [os.path.basename(word) for word in words]
+    asked = session.settings.asked
+    if not session.monitor.steps and not set(QUEUES).isdisjoint(names):
+        refuse(
+            f"{asked} does not reach a job that the script submits; put SageMixup or SageMix into the script, see "
+            "docs/training.md, or submit a job that runs python -m sage_timm SCRIPT"
+        )
+    paths = [os.path.realpath(os.path.join(folder or ".", word)) for word in words]
+    script = os.path.realpath(session.script)
+    place = paths.index(script) if script in paths else 0
+    if not any(name.startswith(STARTERS) for name in names[:place]) or words[place - 1] == "sage_timm":
+        return command
+    if text:
+        refuse(f"{asked} does not reach a process that the script starts by a shell; use torchrun -m sage_timm SCRIPT")
+    return [*words[:place], "-m", "sage_timm", *words[place:], *session.flags]
 
 
-def _exec(original: Callable, session: Session, path: Any, args: Any, *rest) -> None:
-    original(path, through_launcher(session, args), *rest)
+def _command(original: Callable, session: Session, first: Any, args: Any, *rest, **kwargs) -> None:
+    original(first, through_launcher(session, args, kwargs.get("cwd")), *rest, **kwargs)
 
 
 class Joining:
@@ -125,9 +148,9 @@ SEAMS: tuple[tuple[str, str, Callable], ...] = (
     ("torchvision.transforms.v2.CutMix", "make_params", _cutmix_params),
     ("torchvision.transforms.v2.Normalize", "__init__", _normalize_init),
     ("torchvision.transforms.Normalize", "__init__", _normalize_init),
-    ("subprocess.Popen", "__init__", _popen),
-    ("os", "execv", _exec),
-    ("os", "execve", _exec),
+    ("subprocess.Popen", "__init__", _command),
+    ("os", "execv", _command),
+    ("os", "execve", _command),
     ("multiprocessing.process.BaseProcess", "start", _start),
 )
 

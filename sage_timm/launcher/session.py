@@ -14,8 +14,7 @@ from ..surfaces.timm import Draw, MethodMixup
 from ..surfaces.torchvision import SageMix
 from ..tensors import per_channel
 from ..visualize import draw_mixed
-from .console import is_first_rank, say
-from .monitor import BY_METHOD, BY_OTHERS, CUTMIX, OFF, UNMIXED, Monitor
+from .monitor import BY_METHOD, BY_OTHERS, CUTMIX, OFF, UNMIXED, Monitor, is_first_rank, say
 from .settings import Settings
 
 DRAWN = 32  # images of a picture
@@ -96,9 +95,9 @@ class Session:
             self._describe(images)
         self.described, self.drawn = True, counts[BY_METHOD] + counts[BY_OTHERS]
         if plan is not None and self.drawn <= self.settings.save_mixed and is_first_rank():
-            self._draw(images, target, plan, mixers)
+            self._save(images, target, plan, mixers)
 
-    def _draw(self, images: torch.Tensor, target: torch.Tensor, plan: MixPlan, mixers: list[str]) -> None:
+    def _save(self, images: torch.Tensor, target: torch.Tensor, plan: MixPlan, mixers: list[str]) -> None:
         pixels = images.float() if images.is_floating_point() else images / 255
         if self.statistics is not None and images.is_floating_point():
             mean, std = (per_channel(values, pixels) for values in self.statistics)

@@ -92,6 +92,7 @@ def read_settings(given: Mapping[str, Any], args: Mapping[str, Any]) -> Settings
         _check_source(**source, mean=mean, std=std)
     elif idle:
         notes.append(f"{', '.join(idle)} has no effect: {asked} uses no saliency")
+    output = args.get("output") or args.get("output_dir") or ""
     return Settings(
         method=method,
         mixer=mixer,
@@ -102,32 +103,28 @@ def read_settings(given: Mapping[str, Any], args: Mapping[str, Any]) -> Settings
         source=source if uses_saliency else None,
         statistics=None if mean is None or std is None else (tuple(mean), tuple(std)),
         save_mixed=save_mixed,
-        folder=Path(
-            str(args.get("output") or args.get("output_dir") or "."), str(args.get("experiment") or ""), "mixed"
-        ),
+        folder=Path(str(output), str(args.get("experiment") or ""), "mixed"),
         notes=tuple(notes),
     )
 
 
-def _check_source(
-    name: str | None = None, model: str | None = None, checkpoint: str | None = None, size: int | None = None, **others
-) -> None:
+def _check_source(model: Any = None, checkpoint: Any = None, size: int | None = None, **others) -> None:
     """Check a source's arguments as far as it can be done without loading a classifier; see `create_saliency`."""
     if model is None and checkpoint is None:
-        create_saliency(name, size=size, **others)
+        create_saliency(size=size, **others)
         return
     if checkpoint is not None and not os.path.isfile(checkpoint):
         raise ValueError(f"`checkpoint` must be an existing file, got {checkpoint!r}")
     check_count("size", 1 if size is None else size, 1)
-    Saliency(**{key: value for key, value in others.items() if key != "use_labels"})
+    Saliency(**{key: value for key, value in others.items() if key not in ("name", "use_labels")})
 
 
 def _opened(args: Mapping[str, Any], mixer: str, method: Method) -> dict[str, float]:
     """Return the authors' alpha where the script's own is 0, which would keep the method from mixing."""
     opened = {}
     for name, cutmix in (("mixup", "cutmix"), ("mixup_alpha", "cutmix_alpha")):
-        alpha = args.get(name)
-        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
+        alpha: Any = args.get(name)
+        if type(alpha) not in (int, float):
             continue  # the script has no such flag, or reads it in a way of its own
         if alpha < 0:
             raise ValueError(f"{flag(name)} must be at least 0, got {alpha}")
