@@ -100,17 +100,3 @@ def test_greyscale_is_announced_with_one_mean(flags, mean, std, train, losses):
     err = train(*SAGE, "--input-size", "1", "24", "24", *flags)
     assert f"first batch 8 x 1 x 24 x 24, torch.float32 on cpu, normalised with mean ({mean},), std ({std},)" in err
     assert len(losses) == 3
-
-
-def test_a_run_of_which_no_batch_was_mixed_fails_at_its_end(train, losses, refusal):
-    line = refusal(train, *SAGE, "--mixup-prob", "1e-9")
-    assert "none of the 3 batches was mixed" in line and len(losses) == 3
-
-
-def test_a_run_without_an_epoch_left_says_how_many_batches_were_mixed(train, losses, tmp_path):
-    train(*SAGE)
-    err = train(*SAGE, "--resume", tmp_path / "run" / "last.pth.tar")
-    assert len(losses) == 3
-    assert err.splitlines()[-1].endswith(
-        "0 of 0 batches were mixed, 0 of them by --sage: the script made no optimizer step"
-    )

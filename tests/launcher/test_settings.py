@@ -16,6 +16,7 @@ def test_without_a_mixer_there_are_none(given):
 
 def test_defaults():
     assert read_settings({"sage": True}, {}) == Settings(SAGE())
+    assert read_settings({"mixer": "sage"}, {"sage": True}) == Settings(SAGE(), asked="--mixer sage")
 
 
 def test_everything_is_read():
