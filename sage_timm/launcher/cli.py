@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import difflib
 import os
 import runpy
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from .flags import NAMES, add_flags, as_words, flag, in_words, nearest
+from .flags import NAMES, OPTIONS, add_flags, as_words, flag, in_words
 from .monitor import refuse, say
 from .patches import installed, replaced
 from .session import Session
@@ -117,12 +118,14 @@ class Launch(contextlib.ExitStack):
             return
         self.checked = True
         for word in self.unknown:
-            if near := nearest(word):
-                refuse(f"unknown flag {word}; did you mean {near}?")
-        if self.session is None and self.given:
-            flags = ", ".join(map(flag, self.given))
-            refuse(f"{flags} must stand beside --sage or --mixer, which say what mixes; got neither")
+            name = word.partition("=")[0].replace("_", "-")
+            near = difflib.get_close_matches(name, OPTIONS, 1, 0.84)
+            if near and near[0][:4] == name[:4]:  # --stage and --save are others
+                refuse(f"unknown flag {word}; did you mean {near[0]}?")
         if self.session is None:
+            if self.given:
+                flags = ", ".join(map(flag, self.given))
+                refuse(f"{flags} must stand beside --sage or --mixer, which say what mixes; got neither")
             say("neither --sage nor --mixer was given: the script runs as it is")
 
     def step(self, *_: Any) -> None:

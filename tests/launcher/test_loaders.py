@@ -1,4 +1,4 @@
-"""scripts/train.py through the launcher: both loader paths, workers, the switch at the off-epoch, statistics."""
+"""scripts/train.py through the launcher: loaders, workers, the switch at the off-epoch, statistics, other methods."""
 
 import runpy
 import sys
@@ -8,6 +8,7 @@ import torch
 from launcher.tools import RUN, SAGE, TRAIN, mixed_rows
 
 from sage_timm.launcher import session
+from sage_timm.methods import METHODS
 
 PATHS = pytest.mark.parametrize("path", [[], ["--no-prefetcher"]], ids=["prefetcher", "no-prefetcher"])
 
@@ -100,3 +101,28 @@ def test_greyscale_is_announced_with_one_mean(flags, mean, std, train, losses):
     err = train(*SAGE, "--input-size", "1", "24", "24", *flags)
     assert f"first batch 8 x 1 x 24 x 24, torch.float32 on cpu, normalised with mean ({mean},), std ({std},)" in err
     assert len(losses) == 3
+
+
+ROUGH = {"puzzlemix": ["--mixer-kwargs", "beta=0", "eta=0"], "comixup": ["--mixer-kwargs", "beta=0", "eta=0"]}
+
+
+@pytest.mark.parametrize("mixer", [name for name in METHODS if name != "sage"])
+def test_every_mixer_mixes(mixer, train, losses):
+    saliency = ["--saliency", "spectral"] if METHODS[mixer].uses_saliency else []
+    err = train("--mixup", "1.0", "--mixer", mixer, *ROUGH.get(mixer, []), *saliency)
+    assert len(losses) == 3 and all(torch.allclose(t.sum(1), torch.ones(8)) for t in losses)
+    assert sum(mixed_rows(target) for target in losses) > 4
+    assert f"sage_timm: {METHODS[mixer].__name__}(" in err and "normalised with mean (0.5, 0.5, 0.5)" in err
+    assert "beta" not in err or "beta=0" in err, "settings reach the method"
+
+
+@pytest.mark.parametrize("mixer", [["--sage"], ["--mixer", "cutmix"]])
+def test_labels_by_saliency(mixer, train, losses):
+    runs = []
+    for flags in ([], ["--mixer-label-weight", "saliency"]):
+        losses.clear()
+        err = train("--mixup", "1.0", *mixer, "--saliency", "spectral", *flags)
+        assert ("labels by saliency" in err) == bool(flags)
+        assert ("--saliency has no effect" in err) == (not flags and "cutmix" in mixer)
+        runs.append(torch.cat(losses))
+    assert not torch.allclose(*runs, atol=0.01)
