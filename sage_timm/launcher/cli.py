@@ -2,16 +2,21 @@
 
 import argparse
 import contextlib
+import difflib
 import os
 import runpy
 import sys
 import traceback
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .console import refuse, say
-from .flags import NAMES, add_flags, as_words, flag, in_words, nearest, taken
-from .patches import installed, watched
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from .flags import NAMES, OPTIONS, add_flags, as_words, flag, in_words
+from .monitor import refuse, say
+from .patches import installed, replaced
 from .session import Session
 from .settings import read_settings
 
@@ -50,8 +55,9 @@ def main(argv: list[str] | None = None) -> None:
                 launch.finish()
             raise
         except Exception as error:
-            if _is_raised_here(error):
-                refuse(in_words(str(error), launch.args))
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            if Path(last.filename).is_relative_to(PACKAGE) and str(last.line).startswith("raise "):
+                refuse(in_words(str(error), launch.args))  # what sage_timm was given is wrong
             raise
         launch.finish()
 
@@ -70,7 +76,9 @@ class Launch(contextlib.ExitStack):
         self.args: dict[str, Any] = {}
         self.session: Session | None = None
         self.checked = False
-        self.enter_context(watched(self.parsed, self.step, self.warned))
+        self.enter_context(replaced(argparse.ArgumentParser, "parse_known_args", self.parse))
+        self.enter_context(replaced(warnings, "showwarning", self.warn))
+        self.callback(register_optimizer_step_pre_hook(self.step).remove)
 
     def read(self) -> None:
         """Start the session, or change its settings, by the flags and by what the script parsed."""
@@ -83,24 +91,26 @@ class Launch(contextlib.ExitStack):
             self.enter_context(installed(self.session))
         self.session.settings = settings
 
-    def parsed(self, parser: argparse.ArgumentParser, words: list[str], values: dict[str, Any], rest: list[str]):
-        """Read what a parser of the script made of `words`; may change the --mixup among its `values`."""
-        if own := taken(parser, self.given):
-            refuse(f"the script has a flag {', '.join(own)} of its own; run it without `-m sage_timm`")
-        used = set(words) - set(rest)
+    def parse(self, original: Callable, parser: Any, args: Any = None, namespace: Any = None) -> Any:
+        """Stand in for `parse_known_args`: read what a parser of the script finds; may change the --mixup in it."""
+        namespace, rest = original(parser, args, namespace)
+        values, own = vars(namespace), parser._option_string_actions
+        if taken := [flag(name) for name in self.given if flag(name) in own]:
+            refuse(f"the script has a flag {', '.join(taken)} of its own; run it without `-m sage_timm`")
+        used = set(sys.argv[1:] if args is None else args) - set(rest)
         self.unknown = [word for word in self.unknown if word not in used]
         self.args.update(values)
         self.read()
-        if not values.keys() & {"mixup", "mixup_alpha"}:
-            return
-        for name in sorted(values.keys() - set(NAMES)):
-            if name.startswith(("sage", "salien", "mixer", "save_mixed")) and not taken(parser, [name]):
-                refuse(f"the key {name!r} of the config file is none of {', '.join(NAMES)}")
-        values.update(self.given)
-        if self.session is not None:
-            values.update(self.session.settings.opened)
-        if not values.get("config"):  # else it is still to read its config file, and may parse again
-            self.check()
+        if values.keys() & {"mixup", "mixup_alpha"}:
+            for name in sorted(values.keys() - set(NAMES)):
+                if name.startswith(("sage", "salien", "mixer", "save_mixed")) and flag(name) not in own:
+                    refuse(f"the key {name!r} of the config file is none of {', '.join(NAMES)}")
+            values.update(self.given)
+            if self.session is not None:
+                values.update(self.session.settings.opened)
+            if not values.get("config"):  # else it is still to read its config file, and may parse again
+                self.check()
+        return namespace, rest
 
     def check(self) -> None:
         """Exit with one line where flags are misspelt or would do nothing; say so where no mixer was asked for."""
@@ -108,35 +118,31 @@ class Launch(contextlib.ExitStack):
             return
         self.checked = True
         for word in self.unknown:
-            if near := nearest(word):
-                refuse(f"unknown flag {word}; did you mean {near}?")
-        if self.session is None and self.given:
-            flags = ", ".join(map(flag, self.given))
-            refuse(f"{flags} must stand beside --sage or --mixer, which say what mixes; got neither")
+            name = word.partition("=")[0].replace("_", "-")
+            near = difflib.get_close_matches(name, OPTIONS, 1, 0.84)
+            if near and near[0][:4] == name[:4]:  # --stage and --save are others
+                refuse(f"unknown flag {word}; did you mean {near[0]}?")
         if self.session is None:
+            if self.given:
+                flags = ", ".join(map(flag, self.given))
+                refuse(f"{flags} must stand beside --sage or --mixer, which say what mixes; got neither")
             say("neither --sage nor --mixer was given: the script runs as it is")
 
-    def step(self) -> None:
+    def step(self, *_: Any) -> None:
         """Check, before the first optimizer step, what was not checked when flags were parsed; count the steps."""
         self.check()
         if self.session is not None:
             self.session.monitor.step()
 
-    def warned(self, message: str, filename: str) -> bool:
-        """Say a warning of this package in one line, in words of the script, from any rank; tell whether it was one."""
-        ours = Path(filename).is_relative_to(PACKAGE)
-        if ours:
-            print(f"sage_timm: warning: {in_words(message, self.args)}", file=sys.stderr, flush=True)
-        return ours
+    def warn(self, original: Callable, message: Any, category: Any, filename: str, *rest: Any) -> None:
+        """Stand in for `showwarning`: say a warning of this package in one line, in words of the script."""
+        if Path(filename).is_relative_to(PACKAGE):
+            print(f"sage_timm: warning: {in_words(str(message), self.args)}", file=sys.stderr, flush=True)
+        else:
+            original(message, category, filename, *rest)
 
     def finish(self) -> None:
         """Say how many batches were mixed; exit with one line where none was, though a mixer was asked for."""
         self.check()
         if self.session is not None:
             self.session.monitor.end(self.session.built)
-
-
-def _is_raised_here(error: Exception) -> bool:
-    """Tell whether sage_timm raised an error about what it was given, by a statement of its own."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return Path(last.filename).is_relative_to(PACKAGE) and str(last.line).startswith("raise ")

@@ -1,7 +1,6 @@
 """The launcher's flags, and errors in the words of the script at hand."""
 
 import argparse
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -56,21 +55,3 @@ def as_words(given: Mapping[str, Any]) -> Iterator[str]:
             yield from (f"{key}={item!r}" for key, item in value.items())
         elif value is not True:
             yield from map(str, value if isinstance(value, list) else [value])
-
-
-def nearest(word: str) -> str | None:
-    """Return the flag of ours that a word was meant to be, if any; --stage and --save are others."""
-    name = word.partition("=")[0].replace("_", "-")
-    near = difflib.get_close_matches(name, OPTIONS, 1, 0.84)
-    return near[0] if near and near[0][:4] == name[:4] else None
-
-
-def taken(parser: argparse.ArgumentParser, names: Iterable[str]) -> list[str]:
-    """Return those of the flags, by the names of their values, that a parser has itself."""
-    child, found = argparse.ArgumentParser(parents=[parser], add_help=False), []
-    for name in names:
-        try:
-            child.add_argument(flag(name))
-        except argparse.ArgumentError:
-            found.append(flag(name))
-    return found

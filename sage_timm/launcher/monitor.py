@@ -1,21 +1,35 @@
-"""What a run shows of its mixing: how many batches were mixed, and the first of them as pictures."""
+"""What a run says: its lines and errors, and how many batches were mixed."""
 
 import os
+import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
-from ..plan import MixPlan
-from ..tensors import per_channel
-from ..visualize import draw_mixed
-from .console import refuse, say
-
 PATIENCE = 10  # optimizer steps after which a run without a mixed batch is warned
-DRAWN = 32  # images of a picture
 BY_METHOD, BY_OTHERS, CUTMIX, UNMIXED, OFF = "abcde"
+
+
+def is_first_rank() -> bool:
+    """Tell whether this process speaks for a distributed run."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank() == 0
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+
+
+def say(message: str) -> None:
+    """Print a line, from the first rank alone."""
+    if is_first_rank():
+        print(f"sage_timm: {message}", file=sys.stderr, flush=True)
+
+
+def refuse(message: str) -> NoReturn:
+    """End the run with one line, from any rank, and exit code 2."""
+    print(f"sage_timm: error: {message}", file=sys.stderr, flush=True)
+    sys.exit(2)
 
 
 class Monitor:
@@ -78,34 +92,3 @@ class Monitor:
                 f"{self.asked} was given, but the script never built timm's Mixup nor torchvision's v2.MixUp: nothing "
                 "was mixed; turn mixing on in the script, or put SageMixup or SageMix into it, see docs/training.md"
             )
-
-
-def unused(folder: Path) -> Path:
-    """Return the folder, or where there are pictures of another run, the first of FOLDER-2, FOLDER-3 ... without."""
-    number, free = 1, folder
-    while any(free.glob("*.png")):
-        number += 1
-        free = folder.with_name(f"{folder.name}-{number}")
-    return free
-
-
-def save_picture(
-    path: Path,
-    images: torch.Tensor,
-    target: torch.Tensor,
-    plan: MixPlan,
-    mixers: Sequence[str],
-    statistics: tuple[Sequence[float], Sequence[float]] | None,
-) -> None:
-    """Draw the first `DRAWN` images [B, C, H, W] of a batch, before it is mixed, to a file.
-
-    `target` holds class weights [B, N], `mixers` what mixed each image, `statistics` the mean and std that
-    floating-point images are normalised with, if known.
-    """
-    pixels = images.float() if images.is_floating_point() else images / 255
-    if statistics is not None and images.is_floating_point():
-        mean, std = (per_channel(values, pixels) for values in statistics)
-        pixels = pixels * std + mean
-    path.parent.mkdir(parents=True, exist_ok=True)
-    names = [f"class {label}" for label in target.argmax(1).tolist()]
-    draw_mixed(pixels, plan, names, DRAWN, mixers=mixers).savefig(path, dpi=100)

@@ -4,25 +4,20 @@ What is replaced are shared objects (a class's `__init__`, an inner function tha
 the names that a script imported, so that it does not matter when, whence and as what it imported them.
 """
 
-import argparse
 import contextlib
 import functools
+import os
 import pkgutil
-import sys
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
 from timm.data import FastCollateMixup, Mixup
 from timm.data.loader import fast_collate
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torchvision.transforms import v2
 
 from ..surfaces.timm import MethodMixup
-from .console import refuse
-from .monitor import CUTMIX
-from .processes import Joining, through_launcher
+from .monitor import CUTMIX, refuse
 from .session import Session, SessionMix, SessionMixup
 
 
@@ -49,9 +44,12 @@ class DeferredCollate(FastCollateMixup):
         return functools.partial, (fast_collate,)
 
 
-# What stands in for others' functions: called with the original, the session and the call's arguments.
-
+STARTERS = ("python", "torchrun", "accelerate")
+QUEUES = ("sbatch", "qsub", "bsub", "submitit.core._submit", "submitit.local._local")
 MIXERS: dict[type, type] = {Mixup: SessionMixup, FastCollateMixup: DeferredCollate, v2.MixUp: SessionMix}
+
+
+# What stands in for others' functions: called with the original, the session and the call's arguments.
 
 
 def _mixer_init(original: Callable, session: Session, mixer: Any, *args, **kwargs) -> None:
@@ -91,12 +89,49 @@ def _cutmix_params(original: Callable, session: Session, *args) -> Any:
     return original(*args)
 
 
-def _popen(original: Callable, session: Session, process: Any, args: Any, *rest, **kwargs) -> None:
-    original(process, through_launcher(session, args, kwargs.get("cwd")), *rest, **kwargs)
+def through_launcher(session: Session, command: Any, folder: Any = None) -> Any:
+    """Insert the launcher into a command that runs the same script again, as Lightning's ddp does.
+
+    It is a sequence of words, or a text for the shell, to run in a folder (default: here). Exits where it starts the
+    script but can't be changed, and where it submits a job before anything was trained.
+    """
+    text = isinstance(command, (str, bytes, os.PathLike))
+    words = [os.fsdecode(word) for word in (os.fsdecode(command).split() if text else command)]
+    names = [os.path.basename(word) for word in words]
+    asked = session.settings.asked
+    if not session.monitor.steps and not set(QUEUES).isdisjoint(names):
+        refuse(
+            f"{asked} does not reach a job that the script submits; put SageMixup or SageMix into the script, see "
+            "docs/training.md, or submit a job that runs python -m sage_timm SCRIPT"
+        )
+    paths = [os.path.realpath(os.path.join(folder or ".", word)) for word in words]
+    script = os.path.realpath(session.script)
+    place = paths.index(script) if script in paths else 0
+    if not any(name.startswith(STARTERS) for name in names[:place]) or words[place - 1] == "sage_timm":
+        return command
+    if text:
+        refuse(f"{asked} does not reach a process that the script starts by a shell; use torchrun -m sage_timm SCRIPT")
+    return [*words[:place], "-m", "sage_timm", *words[place:], *session.flags]
 
 
-def _exec(original: Callable, session: Session, path: Any, args: Any, *rest) -> None:
-    original(path, through_launcher(session, args), *rest)
+def _command(original: Callable, session: Session, first: Any, args: Any, *rest, **kwargs) -> None:
+    original(first, through_launcher(session, args, kwargs.get("cwd")), *rest, **kwargs)
+
+
+class Joining:
+    """Makes a spawned process a part of the run: there it is unpickled, before what the process is to do."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def __reduce__(self) -> tuple[Callable, tuple]:
+        return _join, (self.session,)
+
+
+def _join(session: Session) -> contextlib.AbstractContextManager:
+    context = installed(session)
+    context.__enter__()
+    return context  # which the process keeps
 
 
 def _start(original: Callable, session: Session, process: Any) -> None:
@@ -113,9 +148,9 @@ SEAMS: tuple[tuple[str, str, Callable], ...] = (
     ("torchvision.transforms.v2.CutMix", "make_params", _cutmix_params),
     ("torchvision.transforms.v2.Normalize", "__init__", _normalize_init),
     ("torchvision.transforms.Normalize", "__init__", _normalize_init),
-    ("subprocess.Popen", "__init__", _popen),
-    ("os", "execv", _exec),
-    ("os", "execve", _exec),
+    ("subprocess.Popen", "__init__", _command),
+    ("os", "execv", _command),
+    ("os", "execve", _command),
     ("multiprocessing.process.BaseProcess", "start", _start),
 )
 
@@ -126,42 +161,14 @@ def installed(session: Session) -> Iterator[None]:
     with contextlib.ExitStack() as undo:
         for path, name, stand_in in SEAMS:
             try:
-                owner = pkgutil.resolve_name(path)
-                original = getattr(owner, name)
+                undo.enter_context(replaced(pkgutil.resolve_name(path), name, stand_in, session))
             except (AttributeError, ImportError) as error:
                 refuse(f"{error}, which sage_timm needs; use timm 1.0.16 or newer, below 1.1")
-            undo.enter_context(mock.patch.object(owner, name, _wrapped(original, stand_in, session)))
         yield
 
 
-@contextlib.contextmanager
-def watched(
-    parsed: Callable[..., None], step: Callable[[], None], warned: Callable[[str, str], bool]
-) -> Iterator[None]:
-    """Watch, within the context, what a script parses, its optimizer steps and its warnings.
-
-    Args:
-        parsed: gets a parser, the words that it was given, what it made of them, to change, and the words left over.
-        step: is called before each step of any optimizer.
-        warned: gets a warning and the file that gave it; true where it need not be shown any more.
-    """
-
-    def parse_known_args(original: Callable, _: None, parser: Any, args: Any = None, namespace: Any = None) -> Any:
-        namespace, rest = original(parser, args, namespace)
-        parsed(parser, list(sys.argv[1:] if args is None else args), vars(namespace), rest)
-        return namespace, rest
-
-    def showwarning(original: Callable, _: None, message: Any, category: Any, filename: str, *rest: Any) -> None:
-        if not warned(str(message), filename):
-            original(message, category, filename, *rest)
-
-    with contextlib.ExitStack() as undo:
-        for owner, stand_in in ((argparse.ArgumentParser, parse_known_args), (warnings, showwarning)):
-            wrapped = _wrapped(getattr(owner, stand_in.__name__), stand_in, None)
-            undo.enter_context(mock.patch.object(owner, stand_in.__name__, wrapped))
-        undo.callback(register_optimizer_step_pre_hook(lambda *_: step()).remove)
-        yield
-
-
-def _wrapped(original: Callable, stand_in: Callable, session: Session | None) -> Callable:
-    return functools.wraps(original)(lambda *args, **kwargs: stand_in(original, session, *args, **kwargs))
+def replaced(owner: Any, name: str, stand_in: Callable, *session: Session) -> contextlib.AbstractContextManager:
+    """Replace a function within a context; what stands in gets the original, the session if any, and the arguments."""
+    original = getattr(owner, name)
+    wrapped = functools.wraps(original)(lambda *args, **kwargs: stand_in(original, *session, *args, **kwargs))
+    return mock.patch.object(owner, name, wrapped)

@@ -13,10 +13,11 @@ from ..saliency.gradient import Feature
 from ..surfaces.timm import Draw, MethodMixup
 from ..surfaces.torchvision import SageMix
 from ..tensors import per_channel
-from .console import is_first_rank, say
-from .monitor import BY_METHOD, BY_OTHERS, CUTMIX, DRAWN, OFF, UNMIXED, Monitor, save_picture, unused
+from ..visualize import draw_mixed
+from .monitor import BY_METHOD, BY_OTHERS, CUTMIX, OFF, UNMIXED, Monitor, is_first_rank, say
 from .settings import Settings
 
+DRAWN = 32  # images of a picture
 ASSUMED = (
     ", assumed to be normalised as for the saliency model: neither timm's loader nor torchvision's Normalize told a "
     "mean and std; --saliency-mean and --saliency-std say them"
@@ -30,12 +31,10 @@ class Session:
     Attributes:
         settings: may be replaced until the script builds its mixer, by what a later parser parsed.
         script, flags: the script, and the launcher's flags as words, for a command that starts it anew.
-        noted: different pairs of mean and std: those of timm's loader, else of each Normalize of torchvision, of
-            which the first is used.
+        noted: pairs of mean and std, of which the first counts: that of timm's loader, else of each Normalize.
         source: the saliency source, once a mixer needed it.
-        context: what a spawned process stays in.
-        built, described, drawn: whether there is a mixer; whether the first batch was described; number of mixed
-            batches when a picture was last saved.
+        built, described: whether there is a mixer; whether the first batch was described.
+        drawn, taken: number of mixed batches at the last picture; largest number of a picture of another run.
     """
 
     def __init__(self, settings: Settings, script: str = "", flags: Iterable[str] = ()) -> None:
@@ -44,11 +43,10 @@ class Session:
         self.by_loader = False
         self.source: Saliency | None = None
         self.monitor = Monitor(settings.asked)
-        self.context: contextlib.AbstractContextManager | None = None
-        self.built, self.described, self.drawn = False, False, 0
+        self.built, self.described, self.drawn, self.taken = False, False, 0, 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "source": None, "context": None}
+        return {**vars(self), "source": None}
 
     @property
     def statistics(self) -> Statistics | None:
@@ -57,7 +55,7 @@ class Session:
 
     def saliency(self) -> Saliency | None:
         """Return the run's source, created once; None for a method that uses none."""
-        if self.source is None and self.settings.uses_saliency:
+        if self.source is None and self.settings.source is not None:
             self.source = create_saliency(**self.settings.source)
             self._tell_source()
         return self.source
@@ -80,8 +78,8 @@ class Session:
         for note in (*self.settings.notes, mixer):
             say(note)
         self.built = True
-        if self.settings.save_mixed:
-            self.settings = replace(self.settings, folder=unused(self.settings.folder))
+        pictures = self.settings.folder.glob("mixed-[0-9][0-9][0-9].png")
+        self.taken = max((int(path.stem[-3:]) for path in pictures), default=0)
 
     def show(
         self, images: torch.Tensor, target: torch.Tensor, plan: MixPlan | None, mixers: list[str], enabled: bool = True
@@ -96,11 +94,19 @@ class Session:
         if counts.total() - counts[CUTMIX] == 1:
             self._describe(images)
         self.described, self.drawn = True, counts[BY_METHOD] + counts[BY_OTHERS]
-        if plan is None or self.drawn > self.settings.save_mixed or not is_first_rank():
-            return
-        path = self.settings.folder / f"mixed-{self.drawn:03d}.png"
+        if plan is not None and self.drawn <= self.settings.save_mixed and is_first_rank():
+            self._save(images, target, plan, mixers)
+
+    def _save(self, images: torch.Tensor, target: torch.Tensor, plan: MixPlan, mixers: list[str]) -> None:
+        pixels = images.float() if images.is_floating_point() else images / 255
+        if self.statistics is not None and images.is_floating_point():
+            mean, std = (per_channel(values, pixels) for values in self.statistics)
+            pixels = pixels * std + mean
+        names = [f"class {label}" for label in target.argmax(1).tolist()]
+        path = self.settings.folder / f"mixed-{self.taken + self.drawn:03d}.png"
         try:
-            save_picture(path, images, target, plan, mixers, self.statistics)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draw_mixed(pixels, plan, names, DRAWN, mixers).savefig(path, dpi=100)
             drawn = f"{min(DRAWN, len(images))} of {len(images)} images of a mixed batch"
             say(f"{path}: {drawn}, under each what mixed it, its classes and their weights")
         except OSError as error:
@@ -149,18 +155,14 @@ class SessionMixup(MethodMixup):
 
     def _plan(self, x: torch.Tensor, weights: torch.Tensor) -> MixPlan | None:
         plan = super()._plan(x, weights)
-        self.session.show(x, weights, plan, self.mixers(), self.mixup_enabled)
+        self.session.show(x, weights, plan, self.mixers, self.mixup_enabled)
         return plan
 
     def _draw(self, shape: torch.Size) -> Draw:
-        self.drawn = super()._draw(shape)
-        return self.drawn
-
-    def mixers(self) -> list[str]:
-        """Name for each image of the last batch what mixed it."""
-        drawn, method = self.drawn, type(self.method).__name__
-        each = zip(drawn.by_method, drawn.by_cutmix, strict=True)
-        return [method if by_method else "CutMix" if by_cutmix else "not mixed" for by_method, by_cutmix in each]
+        draw, method = super()._draw(shape), type(self.method).__name__
+        each = zip(draw.by_method, draw.by_cutmix, strict=True)
+        self.mixers = [method if by_method else "CutMix" if by_cutmix else "not mixed" for by_method, by_cutmix in each]
+        return draw
 
 
 class SessionMix(SageMix):

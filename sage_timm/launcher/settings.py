@@ -22,7 +22,7 @@ class Settings:
         asked: the flag that asked for it, for messages.
         opened: alpha to set in place of 0 for the script's --mixup or --mixup-alpha, so that the method mixes.
         label_weight: what the labels are weighted by, 'mask' or 'saliency'.
-        source: arguments of `create_saliency`.
+        source: arguments of `create_saliency`; None where neither the method nor the label weights use saliency.
         statistics: mean and std of the images, where flags say them.
         save_mixed, folder: number of mixed batches to write as pictures, and where to.
         notes: what the user should know about these settings, a line each.
@@ -34,16 +34,11 @@ class Settings:
     asked: str = "--sage"
     opened: Mapping[str, float] = field(default_factory=dict)
     label_weight: str = "mask"
-    source: Mapping[str, Any] = field(default_factory=dict)
+    source: Mapping[str, Any] | None = field(default_factory=dict)
     statistics: tuple[Sequence[float], Sequence[float]] | None = None
     save_mixed: int = 0
     folder: Path = Path("mixed")
     notes: tuple[str, ...] = ()
-
-    @property
-    def uses_saliency(self) -> bool:
-        """Whether the method or the label weights look at saliency."""
-        return self.method.uses_saliency or self.label_weight == "saliency"
 
 
 def read_settings(given: Mapping[str, Any], args: Mapping[str, Any]) -> Settings | None:
@@ -91,11 +86,13 @@ def read_settings(given: Mapping[str, Any], args: Mapping[str, Any]) -> Settings
         f"{flag(name)} was 0, so {mixer} would never mix; using {flag(name)} {alpha}, the value of its authors"
         for name, alpha in opened.items()
     ]
+    uses_saliency = method.uses_saliency or label_weight == "saliency"
     idle = [flag(name) for name in NAMES if name.startswith("saliency") and name in merged]
-    if method.uses_saliency or label_weight == "saliency":
+    if uses_saliency:
         _check_source(**source, mean=mean, std=std)
     elif idle:
         notes.append(f"{', '.join(idle)} has no effect: {asked} uses no saliency")
+    output = args.get("output") or args.get("output_dir") or ""
     return Settings(
         method=method,
         mixer=mixer,
@@ -103,35 +100,31 @@ def read_settings(given: Mapping[str, Any], args: Mapping[str, Any]) -> Settings
         asked=asked,
         opened=opened,
         label_weight=label_weight,
-        source=source,
+        source=source if uses_saliency else None,
         statistics=None if mean is None or std is None else (tuple(mean), tuple(std)),
         save_mixed=save_mixed,
-        folder=Path(
-            str(args.get("output") or args.get("output_dir") or "."), str(args.get("experiment") or ""), "mixed"
-        ),
+        folder=Path(str(output), str(args.get("experiment") or ""), "mixed"),
         notes=tuple(notes),
     )
 
 
-def _check_source(
-    name: str | None = None, model: str | None = None, checkpoint: str | None = None, size: int | None = None, **others
-) -> None:
+def _check_source(model: Any = None, checkpoint: Any = None, size: int | None = None, **others) -> None:
     """Check a source's arguments as far as it can be done without loading a classifier; see `create_saliency`."""
     if model is None and checkpoint is None:
-        create_saliency(name, size=size, **others)
+        create_saliency(size=size, **others)
         return
     if checkpoint is not None and not os.path.isfile(checkpoint):
         raise ValueError(f"`checkpoint` must be an existing file, got {checkpoint!r}")
     check_count("size", 1 if size is None else size, 1)
-    Saliency(**{key: value for key, value in others.items() if key != "use_labels"})
+    Saliency(**{key: value for key, value in others.items() if key not in ("name", "use_labels")})
 
 
 def _opened(args: Mapping[str, Any], mixer: str, method: Method) -> dict[str, float]:
     """Return the authors' alpha where the script's own is 0, which would keep the method from mixing."""
     opened = {}
     for name, cutmix in (("mixup", "cutmix"), ("mixup_alpha", "cutmix_alpha")):
-        alpha = args.get(name)
-        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
+        alpha: Any = args.get(name)
+        if type(alpha) not in (int, float):
             continue  # the script has no such flag, or reads it in a way of its own
         if alpha < 0:
             raise ValueError(f"{flag(name)} must be at least 0, got {alpha}")

@@ -42,11 +42,10 @@ def draw_plans(images: torch.Tensor, saliency: torch.Tensor, plans: Mapping[str,
     none = [""] * len(images)
     columns: list[tuple[str, torch.Tensor, Sequence[str], bool]]
     columns = [("image", images, names, False), ("saliency", maps, none, True)]
-    if all(plan.source.shape[1] == 2 for plan in plans.values()):
-        partner = next(iter(plans.values())).source[:, 1]
-        if all(torch.equal(plan.source[:, 1], partner) for plan in plans.values()):
-            columns.append(("partner", images[partner], [names[i] for i in partner.tolist()], False))
-            columns.append(("partner's saliency", maps[partner], none, True))
+    partners = [plan.source[:, 1] for plan in plans.values() if plan.source.shape[1] == 2]
+    if len(partners) == len(plans) and all(torch.equal(partner, partners[0]) for partner in partners):
+        columns.append(("partner", images[partners[0]], [names[i] for i in partners[0].tolist()], False))
+        columns.append(("partner's saliency", maps[partners[0]], none, True))
     for title, plan in plans.items():
         if len(plans) == 1 or title == "sage":
             whose = "image, black:\npartner, grey: both" if plan.source.shape[1] == 2 else "first image"
@@ -86,11 +85,10 @@ def draw_mixed(images: torch.Tensor, plan: MixPlan, names: Sequence[str], most: 
     mixed, captions = plan.mix_images(images)[:count], label_weights(plan, names)
     if mixers:
         captions = [f"{mixer}\n{weights}" for mixer, weights in zip(mixers, captions, strict=True)]
-    for index, axis in enumerate(axis for row in grid for axis in row):
-        if index < count:
-            show_picture(axis, mixed[index], captions[index])
-        else:
-            axis.set_visible(False)
+    for axis, picture, caption in zip(grid.flat, mixed, captions, strict=False):
+        show_picture(axis, picture, caption)
+    for axis in grid.flat[count:]:
+        axis.set_visible(False)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""scripts/train.py through the launcher: both loader paths, workers, the switch at the off-epoch, statistics."""
+"""scripts/train.py through the launcher: loaders, workers, the switch at the off-epoch, statistics, other methods."""
 
 import runpy
 import sys
@@ -8,6 +8,7 @@ import torch
 from launcher.tools import RUN, SAGE, TRAIN, mixed_rows
 
 from sage_timm.launcher import session
+from sage_timm.methods import METHODS
 
 PATHS = pytest.mark.parametrize("path", [[], ["--no-prefetcher"]], ids=["prefetcher", "no-prefetcher"])
 
@@ -102,15 +103,26 @@ def test_greyscale_is_announced_with_one_mean(flags, mean, std, train, losses):
     assert len(losses) == 3
 
 
-def test_a_run_of_which_no_batch_was_mixed_fails_at_its_end(train, losses, refusal):
-    line = refusal(train, *SAGE, "--mixup-prob", "1e-9")
-    assert "none of the 3 batches was mixed" in line and len(losses) == 3
+ROUGH = {"puzzlemix": ["--mixer-kwargs", "beta=0", "eta=0"], "comixup": ["--mixer-kwargs", "beta=0", "eta=0"]}
 
 
-def test_a_run_without_an_epoch_left_says_how_many_batches_were_mixed(train, losses, tmp_path):
-    train(*SAGE)
-    err = train(*SAGE, "--resume", tmp_path / "run" / "last.pth.tar")
-    assert len(losses) == 3
-    assert err.splitlines()[-1].endswith(
-        "0 of 0 batches were mixed, 0 of them by --sage: the script made no optimizer step"
-    )
+@pytest.mark.parametrize("mixer", [name for name in METHODS if name != "sage"])
+def test_every_mixer_mixes(mixer, train, losses):
+    saliency = ["--saliency", "spectral"] if METHODS[mixer].uses_saliency else []
+    err = train("--mixup", "1.0", "--mixer", mixer, *ROUGH.get(mixer, []), *saliency)
+    assert len(losses) == 3 and all(torch.allclose(t.sum(1), torch.ones(8)) for t in losses)
+    assert sum(mixed_rows(target) for target in losses) > 4
+    assert f"sage_timm: {METHODS[mixer].__name__}(" in err and "normalised with mean (0.5, 0.5, 0.5)" in err
+    assert "beta" not in err or "beta=0" in err, "settings reach the method"
+
+
+@pytest.mark.parametrize("mixer", [["--sage"], ["--mixer", "cutmix"]])
+def test_labels_by_saliency(mixer, train, losses):
+    runs = []
+    for flags in ([], ["--mixer-label-weight", "saliency"]):
+        losses.clear()
+        err = train("--mixup", "1.0", *mixer, "--saliency", "spectral", *flags)
+        assert ("labels by saliency" in err) == bool(flags)
+        assert ("--saliency has no effect" in err) == (not flags and "cutmix" in mixer)
+        runs.append(torch.cat(losses))
+    assert not torch.allclose(*runs, atol=0.01)

@@ -39,7 +39,6 @@ def test_its_last_line(letters, steps, built, line, monitor, capsys):
         (UNMIXED + OFF * 3, 4, True, "none of the 4 batches was mixed"),
         ("", 12, True, "but 12 optimizer steps gave no batch to the mixer"),
         ("", 12, False, "but the script never built timm's Mixup nor torchvision's v2.MixUp"),
-        ("", 0, False, "but the script never built timm's Mixup nor torchvision's v2.MixUp"),
     ],
 )
 def test_a_run_that_never_mixed_fails_at_its_end(letters, steps, built, line, monitor, refusal):

@@ -1,7 +1,7 @@
 """What the launcher replaces in other libraries: reached whatever the script imports, and put back."""
 
 import pickle
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 import launcher.conftest as launcher_conftest
 import pytest
@@ -17,8 +17,7 @@ from torchvision.transforms import v2
 
 from sage_timm import MethodMixup, SageMix, SageMixup
 from sage_timm.launcher.monitor import BY_METHOD, OFF
-from sage_timm.launcher.patches import SEAMS, installed
-from sage_timm.launcher.processes import Joining
+from sage_timm.launcher.patches import SEAMS, Joining, installed
 from sage_timm.launcher.session import Session, SessionMix, SessionMixup
 from sage_timm.launcher.settings import Settings
 from sage_timm.methods import SAGE
@@ -47,18 +46,13 @@ def test_subclasses_of_the_script_are_refused_by_name(style, name, flags, run, r
     assert f"--sage can't replace __main__.{name}, a subclass;" in line
 
 
-@pytest.mark.parametrize("end", ["normal", "error"])
-def test_everything_is_put_back(end, session):
+def test_everything_is_put_back(session):
     before = replaced_objects()
-    try:
-        with installed(session):
-            assert all(new is not old for new, old in zip(replaced_objects()[0], before[0], strict=True))
-            assert isinstance(v2.MixUp(num_classes=3), SessionMix)
-            assert isinstance(timm.data.Mixup(num_classes=3), SessionMixup)
-            if end == "error":
-                raise KeyError
-    except KeyError:
-        pass
+    with suppress(KeyError), installed(session):
+        assert all(new is not old for new, old in zip(replaced_objects()[0], before[0], strict=True))
+        assert isinstance(v2.MixUp(num_classes=3), SessionMix)
+        assert isinstance(timm.data.Mixup(num_classes=3), SessionMixup)
+        raise KeyError
     assert replaced_objects() == before
     mixup = timm.data.Mixup(num_classes=3)
     assert type(mixup) is timm.data.mixup.Mixup and mixup.num_classes == 3
@@ -126,18 +120,10 @@ def test_loaders_without_our_collate_are_timms_own(session):
     assert session.statistics is None and not session.monitor.counts()
 
 
-@pytest.mark.parametrize(
-    "build",
-    [
-        lambda mean, std: transforms.Normalize(mean, std),
-        lambda mean, std: v2.Normalize(mean, std),
-        lambda mean, std: timm.data.create_transform(24, is_training=True, mean=mean, std=std),
-        lambda mean, std: timm.data.create_transform(24, is_training=True, no_aug=True, mean=mean, std=std),
-    ],
-)
-def test_transforms_tell_their_statistics(build, session):
+@pytest.mark.parametrize("kind", [transforms.Normalize, v2.Normalize])
+def test_transforms_tell_their_statistics(kind, session):
     with installed(session):
-        build((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+        kind((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert session.statistics == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 
 
@@ -152,10 +138,11 @@ def test_nothing_is_replaced_without_a_mixer(flags, run, tmp_path):
 
 
 def test_a_process_joins_the_run_and_so_do_those_that_it_starts(session):
-    joined = pickle.loads(pickle.dumps(Joining(pickle.loads(pickle.dumps(session)))))
+    context = pickle.loads(pickle.dumps(Joining(pickle.loads(pickle.dumps(session)))))
     try:
-        assert type(timm.data.Mixup(num_classes=3)) is SessionMixup
-        assert pickle.loads(pickle.dumps(joined)).monitor.path == session.monitor.path
+        mixup = timm.data.Mixup(num_classes=3)
+        assert type(mixup) is SessionMixup
+        assert pickle.loads(pickle.dumps(mixup.session)).monitor.path == session.monitor.path
     finally:
-        joined.context.__exit__(None, None, None)
+        context.__exit__(None, None, None)
     assert type(timm.data.Mixup(num_classes=3)) is timm.data.Mixup

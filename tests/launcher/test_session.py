@@ -19,13 +19,12 @@ def batch(size=8):
 def test_its_mixer_mixes_and_says_so_once(capsys):
     session = Session(Settings(SAGE(0.5), source=SPECTRAL, notes=("take note",)))
     mixup = SessionMixup(session, mixup_alpha=0.7, num_classes=3)
-    images, _ = mixup(*batch())
-    mixup(*batch())
-    said = capsys.readouterr().err.splitlines()
-    assert said[0] == "sage_timm: take note" and said[1] == f"sage_timm: {mixup!r}"
-    assert said[1].startswith("sage_timm: SAGE(lam_max=0.5), alpha 0.7, with probability 1")
-    assert said[2:] == ["sage_timm: first batch 8 x 3 x 24 x 24, torch.float32 on cpu"]
-    assert images.shape == (8, 3, 24, 24) and session.built and session.monitor.mixed() == 2
+    for _ in range(2):
+        assert mixup(*batch())[0].shape == (8, 3, 24, 24)
+    first = "sage_timm: first batch 8 x 3 x 24 x 24, torch.float32 on cpu"
+    assert capsys.readouterr().err.splitlines() == ["sage_timm: take note", f"sage_timm: {mixup!r}", first]
+    assert repr(mixup).startswith("SAGE(lam_max=0.5), alpha 0.7, with probability 1")
+    assert session.built and session.monitor.mixed() == 2
 
 
 def test_it_mixes_in_place_as_timm_where_the_tensor_allows_it():
@@ -74,13 +73,12 @@ def test_statistics_are_the_flags_else_the_loaders_else_the_first_transforms(
 
 
 def test_pictures_of_another_run_stay(tmp_path):
-    for _ in range(3):
-        session = Session(Settings(SAGE(), source=SPECTRAL, save_mixed=1, folder=tmp_path / "mixed"))
-        mixup = SessionMixup(session, num_classes=3)
-        mixup(*batch())
-        mixup(*batch())
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["mixed", "mixed-2", "mixed-3"]
-    assert all(len(list(folder.iterdir())) == 1 for folder in tmp_path.iterdir())
+    mixed, found = tmp_path / "mixed", {}
+    for _ in range(2):
+        SessionMixup(Session(Settings(SAGE(), source=SPECTRAL, save_mixed=1, folder=mixed)), num_classes=3)(*batch(2))
+        assert all(path.read_bytes() == found[path] for path in found)
+        found = {path: path.read_bytes() for path in mixed.iterdir()}
+    assert sorted(path.name for path in found) == ["mixed-001.png", "mixed-002.png"]
 
 
 def test_the_std_reaches_puzzlemix(monkeypatch):
@@ -94,14 +92,20 @@ def test_the_std_reaches_puzzlemix(monkeypatch):
 
 def test_a_method_without_saliency_needs_no_source(monkeypatch):
     monkeypatch.setattr(module, "create_saliency", lambda *_, **__: pytest.fail("no source is needed"))
-    mixup = SessionMixup(Session(Settings(Mixup())), num_classes=3)
+    mixup = SessionMixup(Session(Settings(Mixup(), source=None)), num_classes=3)
     assert mixup.saliency is None and len(mixup(*batch())[1]) == 8
 
 
-def test_the_first_mixed_batches_are_saved_as_pictures(tmp_path, monkeypatch, capsys):
-    drawn = []
-    monkeypatch.setattr("sage_timm.launcher.monitor.draw_mixed", lambda *a, **k: drawn.append(a) or draw_mixed(*a, **k))
-    session = Session(Settings(Mixup(), save_mixed=2, folder=tmp_path / "mixed"))
+@pytest.fixture
+def drawn(monkeypatch):
+    """The arguments of the pictures that sessions draw."""
+    calls = []
+    monkeypatch.setattr("sage_timm.launcher.session.draw_mixed", lambda *a: calls.append(a) or draw_mixed(*a))
+    return calls
+
+
+def test_the_first_mixed_batches_are_saved_as_pictures(tmp_path, drawn, capsys):
+    session = Session(Settings(Mixup(), source=None, save_mixed=2, folder=tmp_path / "mixed"))
     session.note_statistics((0.5, 0.4, 0.3), (0.5, 0.4, 0.3))
     mixup = SessionMixup(session, num_classes=3)
     images, labels = batch()
@@ -110,26 +114,24 @@ def test_the_first_mixed_batches_are_saved_as_pictures(tmp_path, monkeypatch, ca
     names = sorted(path.name for path in (tmp_path / "mixed").iterdir())
     assert names == ["mixed-001.png", "mixed-002.png"]
     assert f"{tmp_path}/mixed/mixed-001.png: 8 of 8 images of a mixed batch, under each" in capsys.readouterr().err
-    pixels, plan, labels, most = drawn[0]
+    pixels, plan, labels, most, _ = drawn[0]
     assert len(drawn) == 2 and most == 32 and set(labels) <= {"class 0", "class 1", "class 2"} and len(plan.lam) == 8
     assert torch.allclose(pixels[:, 0], images[:, 0], atol=1e-6), "drawn as they are, not normalised"
 
 
-def test_pictures_say_what_mixed_each_image(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr("sage_timm.launcher.monitor.draw_mixed", lambda *a, **k: drawn.append(k) or draw_mixed(*a, **k))
+def test_pictures_say_what_mixed_each_image(tmp_path, drawn):
     session = Session(Settings(SAGE(), source=SPECTRAL, save_mixed=1, folder=tmp_path))
-    mixup = SessionMixup(session, mode="elem", cutmix_alpha=1.0, prob=0.7, num_classes=3)
-    mixup(*batch(64))
-    (mixers,) = (call["mixers"] for call in drawn)
-    for name, mixes in (("SAGE", mixup.drawn.by_method), ("CutMix", mixup.drawn.by_cutmix)):
-        assert mixes.any() and [mixer == name for mixer in mixers] == mixes.tolist()
-    assert "not mixed" in mixers
+    SessionMixup(session, mode="elem", cutmix_alpha=1.0, prob=0.7, num_classes=3)(*batch(32))
+    ((_, plan, _, _, mixers),) = drawn
+    for mixer, mask, lam in zip(mixers, plan.mask[:, 0], plan.lam[:, 0].tolist(), strict=True):
+        blended = ((mask > 0) & (mask < 1)).any()
+        assert mixer == ("not mixed" if lam == 1 else "SAGE" if blended else "CutMix")
+    assert set(mixers) == {"SAGE", "CutMix", "not mixed"}
 
 
 def test_a_folder_that_cannot_be_written_stops_the_pictures_alone(tmp_path, capsys):
     (tmp_path / "mixed").write_text("a file where the folder should be")
-    session = Session(Settings(Mixup(), save_mixed=2, folder=tmp_path / "mixed"))
+    session = Session(Settings(Mixup(), source=None, save_mixed=2, folder=tmp_path / "mixed"))
     mixup = SessionMixup(session, num_classes=3)
     assert all(len(mixup(*batch())[0]) == 8 for _ in range(3))
     assert capsys.readouterr().err.count("the training goes on without pictures") == 1

@@ -16,6 +16,7 @@ def test_without_a_mixer_there_are_none(given):
 
 def test_defaults():
     assert read_settings({"sage": True}, {}) == Settings(SAGE())
+    assert read_settings({"mixer": "sage"}, {"sage": True}) == Settings(SAGE(), asked="--mixer sage")
 
 
 def test_everything_is_read():
@@ -57,8 +58,6 @@ def test_everything_is_read():
         ("cutmix", {"mixup": 0.0, "cutmix": 0.5}, None),
         ("cutmix", {"mixup": 0.0, "cutmix_minmax": [0.2, 0.8]}, None),
         ("sage", {"mixup": 0.3}, None),
-        ("sage", {"mixup": False}, None),
-        ("sage", {"mixup": "0"}, None),
         ("sage", {}, None),
         ("sage", {"mixup_alpha": 0.0, "cutmix_alpha": 1.0}, 1.0),
         ("cutmix", {"mixup_alpha": 0.0, "cutmix_alpha": 1.0}, None),
@@ -78,11 +77,7 @@ def test_a_mixup_of_0_becomes_the_authors_alpha(mixer, args, alpha):
         ({"sage": True, "mixer": "cutmix"}, {}, "--sage and --mixer cutmix can't be combined; drop one of the two"),
         ({"mixer": "cutmixx"}, {}, "`method` must be one of sage, mixup, .*, got 'cutmixx'"),
         ({"mixer": "mixup", "mixer_kwargs": {"beta": 1}}, {}, "mixup has no settings of its own, got beta"),
-        (
-            {"mixer": "puzzlemix"},
-            {"mixer_kwargs": ["beta"]},
-            "--mixer-kwargs must map names to values, got .'beta'.",
-        ),
+        ({"mixer": "puzzlemix"}, {"mixer_kwargs": ["beta"]}, "--mixer-kwargs must map names to values, got .'beta'."),
         ({"sage": True, "mixer_kwargs": {"lam_max": 7}}, {}, r"`lam_max` must lie in \(0, 1\], got 7"),
         ({"mixer": "mixup", "save_mixed": -1}, {}, "`save_mixed` must be at least 0, got -1"),
         ({"sage": True}, {"mixup": -1.0}, "--mixup must be at least 0, got -1.0"),
@@ -90,12 +85,7 @@ def test_a_mixup_of_0_becomes_the_authors_alpha(mixer, args, alpha):
         ({"mixer": "mixup"}, {"aug_splits": 3}, "--aug-splits can't be combined with --mixer mixup"),
         ({"sage": True}, {"saliency_use_labels": "on"}, "--saliency-use-labels must be yes or no, got 'on'"),
         ({"sage": True}, {"saliency": "self"}, "--saliency must be one of .* in the launcher, got 'self'"),
-        (
-            {"sage": True},
-            {"use_v2": False},
-            "--sage mixes in v2.MixUp's place: give --use-v2, or use SageMix as in docs/",
-        ),
-        ({"sage": True}, {"mixup_alpha": -1.0}, "--mixup-alpha must be at least 0, got -1.0"),
+        ({"sage": True}, {"use_v2": False}, "--sage mixes in v2.MixUp's place: give --use-v2, or use SageMix as in"),
     ],
 )
 def test_unfit_settings_are_refused(given, args, message):

@@ -1,4 +1,4 @@
-"""Scripts that copied timm's Mixup, each in the style of its family, and scripts that use it wrongly."""
+"""Scripts that copied timm's Mixup, each in the style of its family; where a script ends and what it writes."""
 
 import re
 
@@ -25,21 +25,10 @@ def test_deit_style(deit):
     assert err.splitlines()[-1] == "sage_timm: 3 of 3 batches were mixed, 3 of them by --sage"
 
 
-def test_a_script_that_never_gives_batches_to_mixup_is_warned_and_fails_at_its_end(deit, capsys):
-    """A schedule that mixes late is not ended at its tenth step: here the sixth epoch mixes."""
-    err = deit("--wrong", "calls none")
+def test_a_schedule_that_mixes_late_is_warned_of_and_goes_on(deit):
+    err = deit("--late")
     assert "warning: --sage was given, but 10 optimizer steps saw no mixed batch so far" in err
     assert err.splitlines()[-1] == "sage_timm: 3 of 3 batches were mixed, 3 of them by --sage"
-
-
-def test_a_script_that_never_builds_mixup_fails(deit, refusal):
-    line = refusal(deit, "--wrong", "builds none")
-    assert "the script never built timm's Mixup nor torchvision's v2.MixUp" in line
-
-
-def test_swin_style_with_a_strict_parser_and_no_mixup_flag(run):
-    err = run(SCRIPTS / "swin.py", "--cfg", "x.yaml", "--sage", *SPECTRAL)
-    assert "SAGE(lam_max=0.6), alpha 0.8" in err and "1 of 1 batches were mixed, 1 of them by --sage" in err
 
 
 def test_pictures_go_to_the_output_of_a_script_without_a_mixup_flag(run, tmp_path):
@@ -79,21 +68,17 @@ def test_linked_scripts_find_their_neighbours(run, tmp_path):
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("cutmix", [0, 1])
 def test_torchvision_style(workers, cutmix, run, image_folder, tmp_path):
-    alphas = ["--mixup-alpha", 1, "--cutmix-alpha", cutmix, "--save-mixed", 2]
+    alphas = ["--mixup-alpha", 1 - cutmix, "--cutmix-alpha", cutmix, "--save-mixed", 2]
     where = ["--data-path", image_folder / "train", "-j", workers]
     err = run(SCRIPTS / "vision" / "train.py", "--use-v2", *where, *alphas, "--sage", *SPECTRAL).splitlines()
+    if cutmix:
+        assert "--mixup-alpha was 0, so sage would never mix; using --mixup-alpha 1.0" in err.pop(0)
     assert err[0].startswith("sage_timm: SAGE(lam_max=0.6), alpha=1.0, num_classes=3")
     if not workers:  # which say it themselves
         assert err[1].endswith("torch.float32 on cpu, normalised with mean (0.4, 0.5, 0.6), std (0.2, 0.3, 0.4)")
     assert sorted(path.name for path in (tmp_path / "mixed").iterdir()) == ["mixed-001.png", "mixed-002.png"]
     mixed, of, by_sage = map(int, re.findall(r"\d+", err[-1]))
     assert mixed == of == 12 and (1 <= by_sage <= 11 if cutmix else by_sage == 12)
-
-
-def test_torchvision_style_opens_its_mixup_alpha(run, image_folder):
-    flags = ["--data-path", image_folder / "train", "--cutmix-alpha", 1, "--sage", *SPECTRAL]
-    err = run(SCRIPTS / "vision" / "train.py", "--use-v2", *flags)
-    assert "--mixup-alpha was 0, so sage would never mix; using --mixup-alpha 1.0" in err
 
 
 def test_torchvision_style_without_v2_names_sagemix(run, image_folder, refusal):

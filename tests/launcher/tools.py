@@ -7,8 +7,8 @@ from pathlib import Path
 
 SCRIPTS = Path(__file__).parent / "scripts"
 TRAIN = Path(__file__).parent.parent.parent / "scripts" / "train.py"
-MODEL = ["--model", "test_resnet", "--num-classes", "3", "--input-size", "3", "24", "24", "--device", "cpu", "--no-aug"]
-RUN = [*MODEL, "-b", "8", "-j", "0", "--epochs", "1", "--warmup-epochs", "0", "--lr", "0.01"]
+RUN = ["--model", "test_resnet", "--num-classes", "3", "--input-size", "3", "24", "24", "--device", "cpu", "--no-aug"]
+RUN += ["-b", "8", "-j", "0", "--epochs", "1", "--warmup-epochs", "0", "--lr", "0.01"]
 SAGE = ("--mixup", "1.0", "--sage", "--saliency", "spectral")
 
 
@@ -17,7 +17,7 @@ def mixed_rows(target, smoothing=0.1):
     return ((target > smoothing / target.shape[1] + 1e-4).sum(1) > 1).sum().item()
 
 
-def python(*argv, cwd, **environment):
+def python(*argv, cwd):
     """Run Python in a process of its own, on the CPU, with one thread."""
     return subprocess.run(
         [sys.executable, *map(str, argv)],
@@ -25,5 +25,5 @@ def python(*argv, cwd, **environment):
         capture_output=True,
         text=True,
         timeout=240,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
     )

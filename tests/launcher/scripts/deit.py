@@ -18,7 +18,7 @@ def get_args_parser():
     parser.add_argument("--mixup-prob", type=float, default=1.0)
     parser.add_argument("--mixup-switch-prob", type=float, default=0.5)
     parser.add_argument("--data-path")
-    parser.add_argument("--wrong", choices=("builds none", "calls none"))
+    parser.add_argument("--late", action="store_true", help="mix in the sixth epoch alone")
     return parser
 
 
@@ -26,8 +26,6 @@ def main(args):
     transform = create_transform(24, is_training=True, mean=(0.3, 0.3, 0.3), std=(0.2, 0.2, 0.2))
     dataset = datasets.ImageFolder(args.data_path, transform)
     loader = torch.utils.data.DataLoader(dataset, batch_size=8, shuffle=True)
-    if args.wrong == "builds none":
-        return
     mixup_fn = Mixup(
         mixup_alpha=args.mixup,
         cutmix_alpha=args.cutmix,
@@ -40,7 +38,7 @@ def main(args):
     )
     model = create_model("test_resnet", num_classes=3)
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
-    if args.wrong == "calls none":
+    if args.late:
         for _ in range(5):
             train_one_epoch(model, loader, optimizer, torch.nn.CrossEntropyLoss())
     train_one_epoch(model, loader, optimizer, SoftTargetCrossEntropy(), mixup_fn)
