@@ -149,7 +149,7 @@ PUBLIC = {
         "create_method": dict(name=NEEDED, settings=NEEDED),
     },
     "sage_timm.saliency": dict.fromkeys(["SOURCES", "Saliency", "Source", "create_saliency", "resolve"]),
-    "sage_timm.visualize": dict.fromkeys(["Report", "draw_mixed", "draw_plans", "load_images", "measure"]),
+    "sage_timm.visualize": dict.fromkeys(["draw_mixed", "draw_plans", "load_images"]),
 }
 SALIENCY_FLAGS = [
     "--saliency",
@@ -158,7 +158,7 @@ SALIENCY_FLAGS = [
 MIXER_FLAGS = ["--mixer", "--mixer-kwargs", "--mixer-label-weight"]
 LAUNCHER = ["--sage", "--save-mixed", *(f"--saliency-{name}" for name in ("mean", "std", "use-labels"))]
 LAUNCHER += MIXER_FLAGS + SALIENCY_FLAGS
-VISUALIZE = {"--output": "figure.png", "--count": 6, "--size": 224, "--report": 64, "--lam": 0.5, "--seed": 0}
+VISUALIZE = {"--output": "figure.png", "--count": 6, "--size": 224, "--lam": 0.5, "--seed": 0}
 VISUALIZE |= dict.fromkeys(MIXER_FLAGS + SALIENCY_FLAGS)
 
 

@@ -13,10 +13,9 @@ from ..checks import check_count, check_library, check_number
 from ..methods import SAGE, create_method
 from ..options import METHOD_FLAGS, SALIENCY_FLAGS, in_flags, saliency_settings
 from ..plan import Batch, MixPlan
-from ..saliency import Saliency, create_saliency
+from ..saliency import create_saliency
 from .figures import draw_plans
 from .images import load_images, progress
-from .report import measure
 
 FORMATS = (".png", ".jpg", ".jpeg", ".pdf")
 
@@ -25,16 +24,12 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the command's parser."""
     parser = argparse.ArgumentParser(
         prog="python -m sage_timm.visualize",
-        description="Draw how methods mix images, and report how much SAGE has to work with in their saliency. "
-        "Of N images, number i is mixed with number N - 1 - i.",
+        description="Draw how methods mix images. Of N images, number i is mixed with number N - 1 - i.",
     )
     parser.add_argument("images", nargs="+", metavar="IMAGES_OR_FOLDER", help="at least two images in all")
     parser.add_argument("-o", "--output", default="figure.png", metavar="FILE", help="FILE.png, .jpg or .pdf")
     parser.add_argument("--count", type=int, default=6, metavar="N", help="images to draw (default: 6)")
     parser.add_argument("--size", type=int, default=224, metavar="N", help="side of the images in px (default: 224)")
-    parser.add_argument(
-        "--report", type=int, default=64, metavar="N", help="images of the report; 0: none (default: 64)"
-    )
     parser.add_argument("--lam", type=float, default=0.5, help="the Beta draw of every image, in [0, 1] (default: 0.5)")
     parser.add_argument("--seed", type=int, default=0, help="seed of what the methods draw themselves (default: 0)")
     for flag, settings in METHOD_FLAGS.items():
@@ -45,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Draw the plans of the given images into a file and print the report."""
+    """Draw the plans of the given images into a file and say what is in it."""
     args = build_parser().parse_args(argv)
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     try:
@@ -65,26 +60,16 @@ def draw(args: argparse.Namespace) -> list[str]:
     check_number("--lam", args.lam, 0, 1)
     check_count("--count", args.count, 2)
     check_count("--size", args.size, 1)
-    if check_count("--report", args.report, 0) == 1:
-        raise ValueError("--report must be 0 or at least 2, since it mixes images, got 1")
     images, names = load_images(args.images, args.count, args.size)
     source = create_saliency(**saliency_settings(vars(args)), mean=(0.0,) * 3, std=(1.0,) * 3)
-    saliency = _maps(source, images)
+    saliency = torch.cat([source(chunk) for chunk in progress(images.split(16), "saliency")])
     plans = make_plans(args, images, saliency)
     lines = [f"{args.output}: {len(images)} images, saliency: {source!r}"]
     ratio = args.lam * (args.mixer_kwargs or {}).get("lam_max", SAGE.lam_max)
     of_sage = f", SAGE at {ratio:g} (times its lam_max)" if "sage" in plans else ""
     lines.append(f"drawn at mixing ratio {args.lam:g} (--lam){of_sage}")
-    if args.report and 0 < ratio < 1:
-        reported, _ = load_images(args.images, args.report, args.size)
-        report = measure(_maps(source, reported), (args.size, args.size), ratio)
-        lines += [f"SAGE at ratio {ratio:g} on {report.images} images:", *(f"  {line}" for line in report.lines())]
     draw_plans(images, saliency, plans, names).savefig(args.output, dpi=110, bbox_inches="tight")
     return lines
-
-
-def _maps(source: Saliency, images: torch.Tensor) -> torch.Tensor:
-    return torch.cat([source(chunk) for chunk in progress(images.split(16), "saliency")])
 
 
 def make_plans(args: argparse.Namespace, images: torch.Tensor, saliency: torch.Tensor) -> dict[str, MixPlan]:
