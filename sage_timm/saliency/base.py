@@ -16,8 +16,8 @@ Source = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 class Saliency:
     """A saliency source: a raw map of the images, then blur, grid and floor.
 
-    Subclasses implement `raw`. With s the raw map of an image and p = pool(blur(s)), the result is
-    max(0, p - floor * mean(p)), of any scale: every method normalises the maps it gets.
+    Subclasses implement `raw`. With s the raw map and p = pool(blur(s)), the result is max(0, p - floor * mean(p)), of
+    any scale: every method normalises the maps it gets.
 
     Args:
         blur: standard deviation of a Gaussian blur, as a share of the map's shorter side; 0 for none.
@@ -48,12 +48,7 @@ class Saliency:
         self.normalized_with(mean, std)
 
     def normalized_with(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-        """Set the per-channel mean and std of the images to come, sequences, tensors or arrays; None where unknown.
-
-        Raises:
-            ValueError: one is given without the other, they differ in length, or they are no statistics of images in
-                [0, 1].
-        """
+        """Set the per-channel mean and std of the images to come, sequences, tensors or arrays; None where unknown."""
         if (mean is None) != (std is None):
             raise ValueError(f"`mean` and `std` must be given together, got mean={mean!r}, std={std!r}")
         self.mean, self.std = _numbers("mean", mean), _numbers("std", std)
@@ -78,9 +73,9 @@ class Saliency:
         return False
 
     def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
-        """Compute a non-negative map [B, 1, h, w] of images [B, C, H, W] in float32 and class weights [B, N].
+        """Compute a non-negative map [B, 1, h, w], with gradients enabled.
 
-        It runs with gradients enabled; images and target are cut off from any graph.
+        Images [B, C, H, W] in float32, and target as in `__call__`, are cut off from any graph.
         """
         raise NotImplementedError
 

@@ -52,7 +52,7 @@ def test_checkpoints(kind, tmp_path, tiny_model):
     assert not auxiliary.model.training and not any(p.requires_grad for p in auxiliary.model.parameters())
     assert str(path) in auxiliary.origin and auxiliary.size is None
     if kind == "pth.tar":
-        assert auxiliary.mean == (0.1, 0.2, 0.3) and auxiliary.std == (0.4, 0.5, 0.6)
+        assert auxiliary.statistics == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert torch.equal(state, torch.get_rng_state())
 
 
@@ -161,6 +161,7 @@ def test_what_is_no_model_or_does_not_fit_is_told(tmp_path, tiny_model):
         (("test_vit", named), r"got .*drop `model`, the file is of 'test_resnet'"),
         ((None, path), "must name the architecture"),
         (("no_such_model", path), "cannot create the saliency model 'no_such_model'"),
+        (("resnet18.no_tag", path), "cannot create the saliency model 'resnet18.no_tag'"),
         *(((name,), "must name a timm model with pretrained") for name in ("", "no_such_model", "resnet18.no_tag")),
     ):
         with pytest.raises((TypeError, ValueError), match=message):

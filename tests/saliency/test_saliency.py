@@ -1,7 +1,7 @@
 """Every source: its maps against the formula, its settings, and that it leaves models, images and modes as found."""
 
 import copy
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import ClassVar
 
@@ -15,7 +15,8 @@ from torchvision.transforms.v2.functional import gaussian_blur as torchvision_bl
 
 from sage_timm import Saliency, create_saliency
 from sage_timm.saliency import SOURCES
-from sage_timm.saliency.gradient import loss_slope
+from sage_timm.saliency.gradient import Gradient, loss_slope
+from sage_timm.saliency.loading import load_auxiliary
 from sage_timm.tensors import gaussian_blur, resize
 
 MODEL_SOURCES = ["feature", "gradient", "self"]
@@ -62,9 +63,8 @@ def test_gradient_is_that_of_the_true_labels_loss(name, tiny_model, images):
     ids=["told so", "other classes", "weights of others", "no labels"],
 )
 def test_gradient_of_the_models_own_top_class(settings, classes, tiny_model, images):
-    own = settings.pop("own", True)
-    source = make("gradient", tiny_model, **raw(**settings))
-    source.auxiliary = replace(source.auxiliary, own=own)
+    own, use_labels = settings.get("own", True), settings.get("use_labels")
+    source = Gradient(replace(load_auxiliary(tiny_model), own=own), None, use_labels, **raw())
     with torch.no_grad():
         top = copy.deepcopy(tiny_model).eval()(images).argmax(1)
     target = None if classes is None else F.one_hot((top + 1) % classes, classes).float()
@@ -203,7 +203,7 @@ def test_floor_is_a_multiple_of_the_mean(images):
     assert torch.allclose(create_saliency("spectral", floor=0.8)(images), expected, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("value", [0.0, 0.3, 7.0])
+@pytest.mark.parametrize("value", [0.0, 0.3])
 def test_of_a_map_with_nothing_above_its_floor_nothing_is_left(value):
     class Flat(Saliency):
         def raw(self, images, target):
@@ -245,7 +245,7 @@ class Bright(Saliency):
 def test_grid_averages_whole_cells(images, grid, shape):
     plain = Bright(grid=None)(images.abs())
     maps = Bright(grid=grid)(images.abs())
-    assert plain.shape[-2:] == (40, 56) and maps.shape[-2:] == shape
+    assert torch.equal(plain, images.abs().mean(1, keepdim=True)) and maps.shape[-2:] == shape
     assert torch.allclose(maps, F.adaptive_avg_pool2d(plain, shape))
 
 
@@ -416,10 +416,6 @@ def test_a_source_is_one_class_and_one_line_of_the_registry(monkeypatch, images)
         create_saliency("bright", model="resnet18")
 
 
-def test_a_source_of_ones_own_gets_the_settings(images):
-    assert torch.allclose(Bright(blur=0)(images.abs()), images.abs().mean(1, keepdim=True))
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -483,16 +479,13 @@ def test_a_model_without_weights_works():
 def test_threads_may_share_a_source(name, tiny_model):
     source = make(name, copy.deepcopy(tiny_model))
     batches = [torch.randn(2, 3, 40 + 8 * i, 48) for i in range(4)]
-    expected, found = [source(images) for images in batches], {}
+    expected = [source(images) for images in batches]
 
     def work(i):
-        found[i] = [source(batches[i]) for _ in range(8)]
+        return [source(batches[i]) for _ in range(4)]
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(work, range(4)))
     assert all(torch.allclose(each, expected[i], rtol=1e-4, atol=1e-7) for i in range(4) for each in found[i])
 
 
