@@ -62,12 +62,7 @@ def test_images_without_contrast_have_flat_maps(value, size):
     assert torch.allclose(maps, maps.mean()) and not create_saliency()(torch.full((2, 3, *size), value)).any()
 
 
-def test_labels_are_not_looked_at(photographs):
-    source = create_saliency()
-    assert torch.equal(source(photographs), source(photographs, torch.eye(len(photographs))))
-
-
-def test_it_is_deterministic_frozen_and_survives_pickling(photographs):
+def test_it_is_deterministic_frozen_survives_pickling_and_looks_at_no_labels(photographs):
     source = create_saliency()
     state = torch.get_rng_state()
     torch.use_deterministic_algorithms(True)
@@ -76,6 +71,7 @@ def test_it_is_deterministic_frozen_and_survives_pickling(photographs):
     finally:
         torch.use_deterministic_algorithms(False)
     assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(source(photographs, torch.eye(len(photographs))), maps)
     assert torch.equal(pickle.loads(pickle.dumps(source))(photographs), maps)
     assert not any(parameter.requires_grad for parameter in source.network.parameters())
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from sage_timm import create_saliency
 from sage_timm.saliency.network import Network, SaliencyNetwork
-from scripts.saliency import boxes, measure
+from scripts.saliency import boxes, measure, training
 from scripts.saliency.__main__ import main
 from scripts.saliency.lessons import Lesson, prepare, read
 from scripts.saliency.teacher import create_teacher, packaged_model, teach
@@ -78,7 +78,9 @@ def test_norms_are_folded_exactly():
     assert torch.allclose(folded(network)(images), network(images), atol=1e-5)
 
 
-def test_a_network_learns_where_the_square_is():
+def test_a_network_learns_where_the_square_is(monkeypatch):
+    monkeypatch.setattr(training, "BATCH", 16)
+    monkeypatch.setattr(training, "SIDES", (64,))
     torch.manual_seed(0)
     trainer = Trainer(SaliencyNetwork(4), bright(), 40, 1e-2, 0.25, False, 0)
     losses = [trainer.step() for _ in range(40)]
