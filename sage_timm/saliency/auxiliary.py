@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from ..tensors import per_channel, resize
-
-Statistics = tuple[Sequence[float], Sequence[float]]
+from .base import Statistics
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from ..checks import check_count, check_number
 from ..tensors import gaussian_blur, per_channel
 
 Source = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+Statistics = tuple[Sequence[float], Sequence[float]]  # mean and std, each per channel
 
 
 class Saliency:
@@ -48,7 +49,11 @@ class Saliency:
         self.normalized_with(mean, std)
 
     def normalized_with(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-        """Set the per-channel mean and std of the images to come, sequences, tensors or arrays; None where unknown."""
+        """Set the per-channel mean and std of the images to come, sequences, tensors or arrays; None where unknown.
+
+        Raises:
+            ValueError: one without the other, of another length, or not those of images in [0, 1].
+        """
         if (mean is None) != (std is None):
             raise ValueError(f"`mean` and `std` must be given together, got mean={mean!r}, std={std!r}")
         self.mean, self.std = _numbers("mean", mean), _numbers("std", std)
@@ -56,7 +61,7 @@ class Saliency:
             raise ValueError(f"`std` must hold a positive number for each of `mean`, got mean={mean!r}, std={std!r}")
 
     @property
-    def statistics(self) -> tuple[Sequence[float], Sequence[float]] | None:
+    def statistics(self) -> Statistics | None:
         """The mean and std that images are expected to be normalised with; None where unknown."""
         return None if self.mean is None or self.std is None else (self.mean, self.std)
 

@@ -11,8 +11,8 @@ from torch import nn
 from ..checks import check_count, first_line
 from ..device import Lock
 from ..tensors import resize
-from .auxiliary import Auxiliary, Statistics
-from .base import Saliency
+from .auxiliary import Auxiliary
+from .base import Saliency, Statistics
 
 
 class ModelSaliency(Saliency):

@@ -76,7 +76,7 @@ def test_it_is_deterministic_frozen_survives_pickling_and_looks_at_no_labels(pho
     assert not any(parameter.requires_grad for parameter in source.network.parameters())
 
 
-def test_weights_of_ones_own_are_read_back(tmp_path, photographs):
+def test_weights_of_ones_own_are_read_back(tmp_path):
     network = SaliencyNetwork(8)
     save_network(network, tmp_path / "own.safetensors")
     source = create_saliency(checkpoint=tmp_path / "own.safetensors")
@@ -112,8 +112,6 @@ def test_other_files_are_refused_in_one_line(kind, tmp_path):
 def test_a_classifiers_checkpoint_or_model_alone_is_looked_through(checkpoint):
     assert repr(create_saliency(checkpoint=checkpoint)).startswith("feature of test_resnet")
     assert repr(create_saliency(model=timm.create_model("test_resnet"))).startswith("feature of the given")
-    with pytest.raises(ValueError, match="`model` must not be given for 'network'"):
-        create_saliency("network", model="test_resnet")
 
 
 class Mixed:
@@ -130,7 +128,7 @@ class Mixed:
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_it_mixes_in_the_workers_of_a_loader(context):
     dataset = [(torch.rand(3, 32, 48), i) for i in range(8)]
-    loader = DataLoader(dataset, 4, num_workers=2, collate_fn=Mixed(), multiprocessing_context=context)
+    loader = DataLoader(dataset, 4, num_workers=1, collate_fn=Mixed(), multiprocessing_context=context)
     batches = list(loader)
     assert len(batches) == 2
     for number, (images, target) in enumerate(batches):
