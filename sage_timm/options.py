@@ -28,7 +28,7 @@ class NamedValues(argparse.Action):
         setattr(namespace, self.dest, collected)
 
 
-# The flags that say where saliency comes from, with their arguments of `add_argument`.
+# Flags with their arguments of `add_argument`: where saliency comes from, and by which method to mix.
 SALIENCY_FLAGS: dict[str, dict[str, Any]] = {
     "--saliency": dict(
         choices=tuple(name for name in SOURCES if name != "self"), help=f"saliency source (default: {DEFAULT_SOURCE})"
@@ -44,7 +44,6 @@ SALIENCY_FLAGS: dict[str, dict[str, Any]] = {
     "--saliency-grid": dict(type=int, metavar="N", help="largest number of cells per side of the maps (default: 64)"),
     "--saliency-floor": dict(type=float, metavar="F", help="subtract F times the maps' mean, to remove the background"),
 }
-# The flags that say by which method to mix.
 METHOD_FLAGS: dict[str, dict[str, Any]] = {
     "--mixer": dict(choices=tuple(METHODS), metavar="NAME", help=", ".join(METHODS)),
     "--mixer-kwargs": dict(nargs="*", action=NamedValues, metavar="NAME=VALUE", help="the method's own settings"),

@@ -40,12 +40,13 @@ def create_saliency(
 
     Args:
         name: 'network', a small network that comes with the package; 'feature' or 'gradient' of a frozen classifier;
-            'spectral', which needs no model; or 'self', the gradient of `model` itself, not frozen: the model in
-            training. Default: 'network', and 'feature' where a classifier is given.
+            'spectral', which needs no model; or 'self', the gradient of `model` itself, the model in training.
+            Default: 'network', and 'feature' where a classifier is given.
         model: a classifier: a timm model name with pretrained weights, `local-dir:PATH`, `hf-hub:ID`, or a module
             (copied and frozen, but for 'self'). Default: the architecture that the checkpoint names.
-        checkpoint: a local file with the weights of `model`: .safetensors, .pth, or a .pth.tar of timm's train.py; or
-            with those of a network that `python -m scripts.saliency` trained.
+        checkpoint: a local file with the weights of `model`: .safetensors, .pth, or a .pth.tar of timm's train.py (the
+            averaged ones where it has them; nothing but weights is ever unpickled); or with those of a network that
+            `python -m scripts.saliency` trained.
         size: side in pixels that images are resized to for the model. Default: 96 for 'network', half the input size of
             pretrained weights (112 for 224), the images' own size for a checkpoint or a module, 64 for 'spectral'.
             'feature' enlarges them where no stage of the model has 10 x 10 cells.
@@ -53,8 +54,8 @@ def create_saliency(
             counts by its mean, as in timm's loader. Default: assumed to be that of the model. 'network' needs none.
         std: per-channel standard deviation, likewise.
         use_labels: the labels are the model's own classes, in its order: maps are those of the loss against them, not
-            against the model's own top class. Default: where a checkpoint or a module has as many classes, and for
-            'self'; never for pretrained weights by name.
+            against the model's own top class. Default: where a checkpoint or a module has as many classes; never for
+            pretrained weights by name.
         **settings: `blur`, `grid` and `floor`, see `Saliency`. Default blur: 0 for 'network', 1/8 of the side for
             'feature', 1/32 for gradients (the authors' 1 px at 32 px), 1/16 for 'spectral'. Default floor: 1 for
             'network' and 'feature', 0 for the others.
@@ -79,17 +80,11 @@ def create_saliency(
         raise TypeError(f"saliency settings are blur, grid and floor, got {', '.join(sorted(unknown))}")
     settings |= {"mean": mean, "std": std}
     source = SOURCES[name]
-    if name == "self":
-        if not isinstance(model, nn.Module) or checkpoint is not None:
-            raise ValueError(
-                f"'self' saliency needs the module in training, got model={model!r} and checkpoint={checkpoint!r}; use "
-                "create_saliency('self', model=model)"
-            )
-        return Gradient(in_training(model), size, use_labels, **settings)
     if issubclass(source, ModelSaliency):
-        return source(load_auxiliary(model, checkpoint), size, use_labels, **settings)
-    through: dict[str, Any] = {"model": model, "checkpoint": checkpoint, "size": size, "use_labels": use_labels}
-    given = {argument: value for argument, value in through.items() if value is not None}
+        load = in_training if name == "self" else load_auxiliary
+        return source(load(model, checkpoint), size, use_labels, **settings)
+    through = {"model": model, "checkpoint": checkpoint, "size": size, "use_labels": use_labels}
+    given: dict[str, Any] = {argument: value for argument, value in through.items() if value is not None}
     if unfit := given.keys() - inspect.signature(source).parameters.keys():
         raise ValueError(
             f"`{min(unfit)}` must not be given for {name!r} saliency, which has none; drop it or use 'feature'"

@@ -1,8 +1,8 @@
-"""The model that saliency looks through, and how it is fed and run: frozen, or the one in training."""
+"""The model that saliency looks through, and how it is fed and run."""
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from ..tensors import per_channel, resize
-
-Statistics = tuple[Sequence[float], Sequence[float]]
+from .base import Statistics
 
 
 @dataclass(frozen=True)
@@ -20,8 +19,8 @@ class Auxiliary:
 
     Attributes:
         model: images [B, C, h, w] -> logits [B, N]; if frozen, in eval mode, no parameter with a gradient.
-        mean, std: per-channel normalisation it was trained with, on images in [0, 1]; None where unknown.
-        size: side in pixels that its saliency is computed at, (h, w); None for the images' own size.
+        statistics: per-channel mean and std it was trained with, on images in [0, 1]; None where unknown.
+        size: (h, w) in pixels that its saliency is computed at; None for the images' own size.
         origin: what it is and where its weights come from, in a few words.
         own: the weights are the user's own, so that the labels are read as the model's classes where it has as many.
         frozen: it moves to the images' device and gets the channels it was built for. The model in training must live
@@ -29,17 +28,11 @@ class Auxiliary:
     """
 
     model: nn.Module
-    mean: tuple[float, ...] | None
-    std: tuple[float, ...] | None
+    statistics: Statistics | None
     size: tuple[int, int] | None
     origin: str
     own: bool = False
     frozen: bool = True
-
-    @property
-    def statistics(self) -> Statistics | None:
-        """The mean and std; None where unknown."""
-        return None if self.mean is None or self.std is None else (self.mean, self.std)
 
     def channels(self, given: int) -> int:
         """Return the number of channels that the model is to see of images with `given`.
@@ -47,10 +40,8 @@ class Auxiliary:
         That is 1 or 3 where its first convolution says that it was built for these, also where a stem folds k x k
         pixels into 3 k^2 channels; any other model sees the images as they are.
         """
-        if not self.frozen:
-            return given
         first = next((module for module in self.model.modules() if isinstance(module, nn.Conv2d)), None)
-        seen = given if first is None else first.in_channels
+        seen = first.in_channels if first and self.frozen else given
         if seen in (given, 1):
             return seen
         return 3 if seen % 3 == 0 and math.isqrt(seen // 3) ** 2 == seen // 3 else given
@@ -58,8 +49,7 @@ class Auxiliary:
     def input(self, images: torch.Tensor, size: tuple[int, int] | None, given: Statistics | None) -> torch.Tensor:
         """Resize images and give them the channels and the normalisation that the model expects; a copy.
 
-        If mean and std have another number of channels, their average is used, as in timm's loader. Where
-        the model takes 1 or 3 channels and the images have others, it sees the mean over theirs in each of its own.
+        Where the model takes 1 or 3 channels and the images have others, each of its own is the mean over theirs.
 
         Args:
             images: [B, C, H, W].
@@ -94,10 +84,6 @@ class Auxiliary:
 
 def unwrap(model: Any) -> nn.Module:
     """Return the module inside DistributedDataParallel and torch.compile wrappers."""
-    while True:
-        if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
-            model = model.module
-        elif hasattr(model, "_orig_mod"):
-            model = model._orig_mod
-        else:
-            return model
+    if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+        return unwrap(model.module)
+    return unwrap(model._orig_mod) if hasattr(model, "_orig_mod") else model

@@ -11,13 +11,14 @@ from ..checks import check_count, check_number
 from ..tensors import gaussian_blur, per_channel
 
 Source = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+Statistics = tuple[Sequence[float], Sequence[float]]  # mean and std, each per channel
 
 
 class Saliency:
     """A saliency source: a raw map of the images, then blur, grid and floor.
 
-    Subclasses implement `raw`. With s the raw map of an image and p = pool(blur(s)), the result is
-    max(0, p - floor * mean(p)), of any scale: every method normalises the maps it gets.
+    Subclasses implement `raw`. With s the raw map and p = pool(blur(s)), the result is max(0, p - floor * mean(p)), of
+    any scale: every method normalises the maps it gets.
 
     Args:
         blur: standard deviation of a Gaussian blur, as a share of the map's shorter side; 0 for none.
@@ -51,8 +52,7 @@ class Saliency:
         """Set the per-channel mean and std of the images to come, sequences, tensors or arrays; None where unknown.
 
         Raises:
-            ValueError: one is given without the other, they differ in length, or they are no statistics of images in
-                [0, 1].
+            ValueError: one without the other, of another length, or not those of images in [0, 1].
         """
         if (mean is None) != (std is None):
             raise ValueError(f"`mean` and `std` must be given together, got mean={mean!r}, std={std!r}")
@@ -61,7 +61,7 @@ class Saliency:
             raise ValueError(f"`std` must hold a positive number for each of `mean`, got mean={mean!r}, std={std!r}")
 
     @property
-    def statistics(self) -> tuple[Sequence[float], Sequence[float]] | None:
+    def statistics(self) -> Statistics | None:
         """The mean and std that images are expected to be normalised with; None where unknown."""
         return None if self.mean is None or self.std is None else (self.mean, self.std)
 
@@ -78,9 +78,9 @@ class Saliency:
         return False
 
     def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
-        """Compute a non-negative map [B, 1, h, w] of images [B, C, H, W] in float32 and class weights [B, N].
+        """Compute a non-negative map [B, 1, h, w], with gradients enabled.
 
-        It runs with gradients enabled; images and target are cut off from any graph.
+        Images [B, C, H, W] in float32, and target as in `__call__`, are cut off from any graph.
         """
         raise NotImplementedError
 

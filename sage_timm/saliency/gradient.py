@@ -1,5 +1,6 @@
 """Maps of a classifier: the gradient of its loss at the pixels or at a feature map."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ from ..checks import check_count, first_line
 from ..device import Lock
 from ..tensors import resize
 from .auxiliary import Auxiliary
-from .base import Saliency
+from .base import Saliency, Statistics
 
 
 class ModelSaliency(Saliency):
@@ -25,21 +26,22 @@ class ModelSaliency(Saliency):
     ) -> None:
         super().__init__(**self.defaults | settings)
         self.auxiliary, self.use_labels = auxiliary, use_labels
+        self.by_labels = auxiliary.own if use_labels is None else use_labels
         self.size = auxiliary.size if size is None else (check_count("size", size, 1),) * 2
         self._lock = Lock()  # a model in use has a device, modes and hooks
 
     @property
-    def statistics(self) -> tuple[Sequence[float], Sequence[float]] | None:
+    def statistics(self) -> Statistics | None:
         """The mean and std that were set, else the model's own; None where unknown."""
         return super().statistics or self.auxiliary.statistics
 
     @property
     def on_cuda(self) -> bool:
-        """Whether the model is on a CUDA device."""
+        """See `Saliency`."""
         return any(parameter.is_cuda for parameter in self.auxiliary.model.parameters())
 
     def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
-        """Compute the map of images, through the model on their device; an error of the model names what to check."""
+        """Compute the map on the device of the images; an error of the model names what to check."""
         with self._lock, self.auxiliary.on(images.device) as model:
             pixels = self.auxiliary.input(images, self.size, self.statistics)
             try:
@@ -61,28 +63,26 @@ class ModelSaliency(Saliency):
         if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or not logits.requires_grad:
             got = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
             raise ValueError(f"the saliency model must return logits [B, N] that depend on the pixels, got {got}")
+        if target is None or not self.by_labels:
+            return loss_slope(logits, None)
         classes = logits.shape[1]
-        if self.use_labels is False or (self.use_labels is None and not self.auxiliary.own):
-            target = None
-        if target is not None and target.ndim == 1:
-            target = F.one_hot(target, classes)
-        if target is not None and target.shape[1] != classes:
-            if self.use_labels:
-                raise ValueError(
-                    f"`use_labels` must be False where the classes are not the saliency model's, got {target.shape[1]} "
-                    f"classes and a model of {classes}"
-                )
-            target = None
-        return loss_slope(logits, target)
+        weights = F.one_hot(target, classes) if target.ndim == 1 else target
+        if weights.shape[1] == classes:
+            return loss_slope(logits, weights)
+        if self.use_labels:
+            raise ValueError(
+                f"`use_labels` must be False where the classes are not the saliency model's, got {weights.shape[1]} "
+                f"classes and a model of {classes}"
+            )
+        return loss_slope(logits, None)
 
     def __repr__(self) -> str:
         size = f"{self.size[0]} x {self.size[1]} px" if self.size else "the images' own size"
         classes = getattr(self.auxiliary.model, "num_classes", None)
         known = f" ({classes} classes)" if classes else ""
-        by_labels = self.auxiliary.own if self.use_labels is None else self.use_labels
-        of = "by the label" if by_labels else "by its own top class"
-        of += ", where its classes are as many" if by_labels and self.use_labels is None else ""
-        return f"{self.name} of {self.auxiliary.origin}{known}, at {size} ({self._settings()}), {of}"
+        by = "the label" if self.by_labels else "its own top class"
+        by += ", where its classes are as many" if self.by_labels and self.use_labels is None else ""
+        return f"{self.name} of {self.auxiliary.origin}{known}, at {size} ({self._settings()}), by {by}"
 
 
 class Gradient(ModelSaliency):
@@ -92,15 +92,15 @@ class Gradient(ModelSaliency):
 
     The loss L is the cross-entropy against the label where the labels are the model's own classes (`use_labels`, see
     `create_saliency`), else against the model's own top class; its scale is the same for every image (`loss_slope`).
-    Differs: the authors take that of the model in training, in train mode; 'self' takes it in eval mode, by a second
-    forward and backward pass, and 'gradient' that of a frozen model.
+    Differs: the authors take that of the model in training, in train mode; 'self' takes it in eval mode, in a second
+    pass, and 'gradient' that of a frozen model.
     """
 
     name = "gradient"
     defaults: ClassVar = {"blur": 1 / 32}
 
     def map(self, model: nn.Module, pixels: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
-        """Compute |dL/dx|, averaged over channels."""
+        """Compute the map at the resolution of the pixels."""
         logits = model(pixels.requires_grad_())
         (gradient,) = torch.autograd.grad(logits, pixels, self.slope(logits, target))
         return gradient.abs().mean(1, keepdim=True)
@@ -114,8 +114,7 @@ class Feature(ModelSaliency):
     are enlarged. Cheaper than 'gradient': the backward pass ends at that stage.
 
     Raises:
-        ValueError: the model has no stages, or, at the first batch, its stage is no map [B, C, h, w] (vision
-            transformers).
+        ValueError: the model has no stages, or, at the first batch, none that are maps [B, C, h, w] (transformers).
     """
 
     name = "feature"
@@ -133,12 +132,11 @@ class Feature(ModelSaliency):
 
     def stage(self, size: Sequence[int]) -> tuple[dict[str, Any], list[int]]:
         """Choose the stage for inputs of (h, w) pixels, and the size to enlarge them to."""
-        side = max(1, min(size))
-        deep_enough = [stage for stage in self.stages if -(-side // stage["reduction"]) >= self.cells]
+        deep_enough = [stage for stage in self.stages if math.ceil(min(size) / stage["reduction"]) >= self.cells]
         if deep_enough:
             return deep_enough[-1], list(size)
-        factor = self.cells * self.stages[0]["reduction"] / side
-        return self.stages[0], [round(factor * each) for each in size]
+        factor = self.cells * self.stages[0]["reduction"] / min(size)
+        return self.stages[0], [round(factor * side) for side in size]
 
     def map(self, model: nn.Module, pixels: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
         """Compute the map at the stage's resolution."""
@@ -186,9 +184,8 @@ def loss_slope(logits: torch.Tensor, target: torch.Tensor | None) -> torch.Tenso
     """Compute the gradient of the loss with respect to the logits, scaled to equal size for every image.
 
     The gradient of the cross-entropy against class y is (1 - p(y)) * (q - onehot(y)), with q the softmax over the other
-    classes. Its first factor vanishes where the model is sure; a map has any scale, and it is left out. With several
-    classes of weight w, others count for 1 - w / max(w), and w / sum(w) stands in for the one-hot row. A single logit
-    has the logistic loss, whose slope is +- 1.
+    classes. Its first factor, which vanishes where the model is sure, is left out. With several classes of weight w,
+    others count for 1 - w / max(w), and w / sum(w) stands in for the one-hot row. A single logit has slope 1.
 
     Args:
         logits: [B, N].

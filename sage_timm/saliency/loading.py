@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from timm.data import resolve_model_data_config
-from timm.models import clean_state_dict, create_model, get_pretrained_cfg, is_model, is_model_pretrained
+from timm.models import clean_state_dict, create_model, get_pretrained_cfg, is_model_pretrained
 from torch import nn
 
 from ..checks import first_line
@@ -17,28 +17,14 @@ from .auxiliary import Auxiliary, unwrap
 
 @torch.inference_mode(False)
 def load_auxiliary(model: str | nn.Module | None = None, checkpoint: str | os.PathLike | None = None) -> Auxiliary:
-    """Load a model and freeze it.
-
-    Args:
-        model: a timm model name with pretrained weights (also `local-dir:PATH` or `hf-hub:ID`), or with `checkpoint`
-            the name of its architecture, or a module, which is copied. Default: the architecture that the checkpoint
-            names.
-        checkpoint: weights of `model` in a file: .safetensors, or what torch.save wrote, timm's train.py's checkpoints
-            included (the averaged weights where there are any). Nothing but weights is ever unpickled.
-
-    Returns:
-        The frozen model. Torch's random state is left as found.
-
-    Raises:
-        RuntimeError: the pretrained weights cannot be loaded.
-        ValueError: there is no such model, or the checkpoint does not fit it.
-    """
+    """Load a model as `create_saliency` describes it, and freeze it; torch's random state is left as found."""
     if isinstance(model, nn.Module):
         if checkpoint is not None:
             raise ValueError("`checkpoint` must be None where `model` is a module, got both; load it into the module")
-        if isinstance(unwrap(model), torch.jit.ScriptModule):
+        module = unwrap(model)
+        if isinstance(module, torch.jit.ScriptModule):
             raise TypeError("`model` must not be a ScriptModule, which can't be copied; give the module itself")
-        return _freeze(copy.deepcopy(unwrap(model)), f"the given {type(unwrap(model)).__name__}", own=True)
+        return _freeze(copy.deepcopy(module), f"the given {type(module).__name__}", own=True)
     if model is not None and not isinstance(model, str):
         raise TypeError(f"`model` must be a timm model name or a module, got {type(model).__name__}")
     with torch.random.fork_rng(devices=[]):
@@ -52,21 +38,28 @@ def load_auxiliary(model: str | nn.Module | None = None, checkpoint: str | os.Pa
         return _from_pretrained(model)
 
 
-def in_training(model: nn.Module) -> Auxiliary:
+def in_training(model: str | nn.Module | None, checkpoint: str | os.PathLike | None) -> Auxiliary:
     """Return the model in training, as it is."""
-    return Auxiliary(model, None, None, None, f"the {type(unwrap(model)).__name__} in training", own=True, frozen=False)
+    if not isinstance(model, nn.Module) or checkpoint is not None:
+        raise ValueError(
+            f"'self' saliency needs the module in training, got model={model!r} and checkpoint={checkpoint!r}; use "
+            "create_saliency('self', model=model)"
+        )
+    return Auxiliary(model, None, None, f"the {type(unwrap(model)).__name__} in training", own=True, frozen=False)
 
 
-def _freeze(module: nn.Module, origin: str, mean=None, std=None, size=None, own: bool = False) -> Auxiliary:
+def _freeze(module: nn.Module, origin: str, settings: dict | None = None, size=None, own: bool = False) -> Auxiliary:
+    """Freeze a model; the mean and std of its training are those of the settings, else those that timm knows."""
     module.float().eval().requires_grad_(False).zero_grad()
     pretrained: Any = getattr(module, "pretrained_cfg", None)
-    if pretrained:
-        config = resolve_model_data_config(module)
-        mean, std = mean or config["mean"], std or config["std"]
-        built_for = getattr(getattr(module, "patch_embed", None), "img_size", None)
-        if built_for or pretrained.get("fixed_input_size"):
-            size = built_for or config["input_size"][1:]
-    return Auxiliary(module, mean and tuple(mean), std and tuple(std), size, origin, own)
+    if not pretrained:
+        return Auxiliary(module, None, size, origin, own)
+    config = resolve_model_data_config(module)
+    mean, std = (tuple((settings or {}).get(name) or config[name]) for name in ("mean", "std"))
+    built_for = getattr(getattr(module, "patch_embed", None), "img_size", None)
+    if built_for or pretrained.get("fixed_input_size"):
+        size = built_for or config["input_size"][1:]
+    return Auxiliary(module, (mean, std), size, origin, own)
 
 
 def _from_pretrained(name: str) -> Auxiliary:
@@ -95,15 +88,13 @@ def _from_checkpoint(name: str | None, path: str) -> Auxiliary:
     name = name or arch
     if name is None:
         raise ValueError(f"`model` must name the architecture of {path!r}, which does not say it itself; got None")
-    config = get_pretrained_cfg(name) if is_model(name) else None
-    head = getattr(config, "classifier", None) or "head"
-    head = f"{head if isinstance(head, str) else head[0]}.weight"
-    kwargs = dict(settings.get("model_kwargs") or {})
-    if classes := settings.get("num_classes") or (weights[head].shape[0] if head in weights else 0):
-        kwargs["num_classes"] = classes
-    if settings.get("gp"):
-        kwargs["global_pool"] = settings["gp"]
     try:
+        config = get_pretrained_cfg(name)
+        head = getattr(config, "classifier", None) or "head"
+        head = f"{head if isinstance(head, str) else head[0]}.weight"
+        classes = settings.get("num_classes") or len(weights.get(head, ()))
+        given = {"num_classes": classes, "global_pool": settings.get("gp")}
+        kwargs = (settings.get("model_kwargs") or {}) | {key: value for key, value in given.items() if value}
         module = create_model(name, **kwargs)
         first = f"{getattr(config, 'first_conv', None)}.weight"
         expected = module.state_dict()
@@ -115,20 +106,15 @@ def _from_checkpoint(name: str | None, path: str) -> Auxiliary:
         module.load_state_dict(weights)
     except RuntimeError as error:
         way = f"; drop `model`, the file is of {arch!r}" if arch and arch != name else ""
-        keys = " ".join(str(error).split())
+        keys = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"`checkpoint` must hold weights of {name!r}, got {path!r} with others ({keys[:200]} ...){way}"
+            f"`checkpoint` must hold weights of {name!r}, got {path!r} with others ({keys} ...){way}"
         ) from error
-    module = module.to(memory_format=torch.channels_last)
-    return _freeze(module, f"{name}, weights of {path}", settings.get("mean"), settings.get("std"), own=True)
+    return _freeze(module.to(memory_format=torch.channels_last), f"{name}, weights of {path}", settings, own=True)
 
 
 def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], str | None, dict]:
-    """Read weights, the architecture's name if the file has it, and the training settings if it has them.
-
-    Raises:
-        ValueError: there is no such file, or it holds no state_dict, or more than weights.
-    """
+    """Read weights, the architecture's name if the file has it, and the training settings if it has them."""
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise ValueError(f"`checkpoint` must be an existing file, got {path!r}; give a .safetensors, .pth or .pth.tar")
@@ -144,8 +130,7 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], s
             f"model's state_dict by torch.save or safetensors"
         ) from error
     content = content if isinstance(content, dict) else {}
-    settings = content.get("args")
-    settings = vars(settings) if isinstance(settings, argparse.Namespace) else {}
+    settings = vars(args) if isinstance(args := content.get("args"), argparse.Namespace) else {}
     keys = ("state_dict_ema", "model_ema", "state_dict", "model")
     weights = next((content[key] for key in keys if content.get(key)), content)
     weights = clean_state_dict(weights) if isinstance(weights, dict) else {}

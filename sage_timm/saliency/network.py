@@ -18,18 +18,15 @@ from .loading import read_checkpoint
 WEIGHTS = Path(__file__).with_name("network.safetensors")
 STRIDE = 16  # of the coarsest features
 SMALLEST = 16  # px per side that the network can look at
-FIRST = "fine.0.0.weight"  # the name of its first layer's weights
+FIRST = "fine.0.0.weight"  # the first layer's
 EPSILON = 1e-10  # variance that counts as none
 
 
 class SaliencyNetwork(nn.Module):
     """Predict where the object of an image is: images [B, 3, h, w] -> logits [B, 1, ceil(h / 4), ceil(w / 4)].
 
-    The softmax over the cells is the map. Features of stride 16, 8 and 4 are computed on the way down and joined on the
-    way up; every layer is a convolution with a ReLU.
-
-    Args:
-        width: number of channels of the first layer.
+    The softmax over the cells is the map. Features of stride 4, 8 and 16 are joined on the way back; every layer is a
+    convolution with a ReLU, the first of `width` channels.
     """
 
     def __init__(self, width: int = 16) -> None:
@@ -62,7 +59,7 @@ def standardized(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Bring images [B, C, h, w] to mean 0 per channel and deviation 1 over all channels, as the network sees them.
 
     So the maps don't depend on how the images are normalised, as long as all channels are scaled alike, as nearly they
-    are by ImageNet's statistics. One channel is repeated; of any number but 1 and 3 the mean over channels is.
+    are by ImageNet's statistics. Of any number of channels but 3, the mean over them is repeated.
 
     Returns:
         The pixels [B, 3, h, w], and which images have no contrast [B, 1, 1, 1], bool.
@@ -77,17 +74,16 @@ def standardized(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 class Network(Saliency):
     """Saliency predicted from the image alone by a small frozen network.
 
-    It has learnt the maps of a large classifier and the boxes of objects (docs/saliency-model.md); it knows no classes,
-    so labels are not looked at, and it removes each image's own mean and contrast, so that no statistics are needed.
-
-    It sees colours of images with 3 channels. Of 2, 4 and more (RGBA, multispectral) it sees the mean over all, as a
-    grey image; to have it see three of them, give a callable: `lambda images, target: network(images[:, :3], target)`.
+    It has learnt the maps of a large classifier and the boxes of objects (docs/saliency-model.md). It looks at no label
+    and needs no statistics, as it removes each image's own mean and contrast. Images of any number of channels but 3
+    (RGBA, multispectral) are grey to it, the mean over all; to have it see three of them, give a callable:
+    `lambda images, target: network(images[:, :3], target)`.
 
     Args:
         checkpoint: weights of `python -m scripts.saliency`; default: those that come with the package.
         size: side in pixels of the square whose area images are resized to; their aspect ratio stays.
         floor: see `Saliency`.
-        **settings: `blur` and `grid`, see `Saliency`.
+        **settings: `blur` and `grid`, likewise.
 
     Raises:
         ValueError: the checkpoint is no file of such weights.
@@ -103,7 +99,7 @@ class Network(Saliency):
         self._elsewhere: dict[torch.device, SaliencyNetwork] = {}
 
     def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
-        """Predict the maps, each of sum 1, flat for an image without contrast; the target is not used."""
+        """Predict the maps, each of sum 1, flat for an image without contrast."""
         pixels, blank = standardized(resize(images, self.seen(*images.shape[-2:])))
         logits = self.network_on(images.device)(pixels).masked_fill(blank, 0)
         return logits.flatten(2).softmax(2).view_as(logits)
@@ -136,11 +132,7 @@ def is_network(path: str | os.PathLike) -> bool:
 
 @torch.inference_mode(False)
 def load_network(path: str | os.PathLike) -> SaliencyNetwork:
-    """Load a saliency network, frozen; torch's random state is left as found.
-
-    Raises:
-        ValueError: there is no such file, or it is no such network's.
-    """
+    """Load a saliency network, frozen; torch's random state is left as found."""
     weights = read_checkpoint(path)[0]
     try:
         with torch.device("meta"):

@@ -9,7 +9,7 @@ from .base import Saliency
 
 
 class Spectral(Saliency):
-    """Spectral residual: an image's log amplitude spectrum minus its local average. Needs no model.
+    """Spectral residual: an image's log amplitude spectrum minus its local average; the target is not used.
 
     With F the Fourier transform of the grey image, A = |F| and R = log A - mean3x3(log A), the map is
     |F^-1(exp(R) F / A)|^2 = |F^-1(F / exp(mean3x3(log A)))|^2.
@@ -27,7 +27,6 @@ class Spectral(Saliency):
         self.size = 64 if size is None else check_count("size", size, 4)
 
     def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
-        """Compute the spectral residual; the target is not used."""
         height, width = (min(self.size, side) for side in images.shape[-2:])
         spectrum = torch.fft.fft2(resize(images.mean(1, keepdim=True), (height, width)))
         log = spectrum.abs().clamp_min(torch.finfo(torch.float32).eps).log()

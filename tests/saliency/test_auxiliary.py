@@ -28,18 +28,16 @@ def logits(model):
 
 def save(tmp_path, kind, model):
     weights, path = model.state_dict(), tmp_path / f"weights.{kind.split()[0]}"
-    if kind == "safetensors":
-        save_file(weights, path)
-    elif kind == "pth":
-        torch.save(weights, path)
-    elif kind == "pth wrapped":
-        torch.save({"model": {f"module._orig_mod.{k}": v for k, v in weights.items()}}, path)
-    elif kind == "pth.tar":
-        args = argparse.Namespace(model_kwargs={}, mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6])
-        torch.save({"arch": "test_resnet", "state_dict": weights, "args": args, "epoch": 3, "metric": 1.5}, path)
-    elif kind == "pth.tar ema":
-        worse = {k: torch.zeros_like(v) for k, v in weights.items()}
-        torch.save({"arch": "test_resnet", "state_dict": worse, "state_dict_ema": weights}, path)
+    worse = {k: torch.zeros_like(v) for k, v in weights.items()}
+    args = argparse.Namespace(model_kwargs={}, mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6])
+    content = {
+        "safetensors": weights,
+        "pth": weights,
+        "pth wrapped": {"model": {f"module._orig_mod.{k}": v for k, v in weights.items()}},
+        "pth.tar": {"arch": "test_resnet", "state_dict": weights, "args": args, "epoch": 3, "metric": 1.5},
+        "pth.tar ema": {"arch": "test_resnet", "state_dict": worse, "state_dict_ema": weights},
+    }
+    (save_file if kind == "safetensors" else torch.save)(content[kind], path)
     return path
 
 
@@ -52,7 +50,7 @@ def test_checkpoints(kind, tmp_path, tiny_model):
     assert not auxiliary.model.training and not any(p.requires_grad for p in auxiliary.model.parameters())
     assert str(path) in auxiliary.origin and auxiliary.size is None
     if kind == "pth.tar":
-        assert auxiliary.mean == (0.1, 0.2, 0.3) and auxiliary.std == (0.4, 0.5, 0.6)
+        assert auxiliary.statistics == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert torch.equal(state, torch.get_rng_state())
 
 
@@ -64,11 +62,8 @@ def test_greyscale_checkpoints(tmp_path):
 
 
 def test_local_dir(tmp_path, tiny_model):
-    config = {
-        "architecture": "test_resnet",
-        "num_classes": 5,
-        "pretrained_cfg": {"num_classes": 5, "input_size": [3, 96, 96]},
-    }
+    config = {"architecture": "test_resnet", "num_classes": 5}
+    config["pretrained_cfg"] = {"num_classes": 5, "input_size": [3, 96, 96]}
     (tmp_path / "config.json").write_text(json.dumps(config))
     torch.save(tiny_model.state_dict(), tmp_path / "pytorch_model.bin")
     auxiliary = load_auxiliary(f"local-dir:{tmp_path}")
@@ -106,10 +101,6 @@ class Malice:
         return (os.system, ("touch executed",))
 
 
-def without_layer2(weights):
-    return {name: value for name, value in weights.items() if "layer2" not in name}
-
-
 BAD_FILES = {
     "missing.pth": None,
     "page.pth": b"<!DOCTYPE html><html>Not found</html>",
@@ -118,7 +109,7 @@ BAD_FILES = {
     "malice.pth": lambda weights: {"state_dict": weights, "extra": Malice()},
     "list.pth": lambda weights: [1, 2],
     "no_weights.pth": lambda weights: {"epoch": 3},
-    "incomplete.pth": without_layer2,
+    "incomplete.pth": lambda weights: {name: value for name, value in weights.items() if "layer2" not in name},
 }
 
 
@@ -161,6 +152,7 @@ def test_what_is_no_model_or_does_not_fit_is_told(tmp_path, tiny_model):
         (("test_vit", named), r"got .*drop `model`, the file is of 'test_resnet'"),
         ((None, path), "must name the architecture"),
         (("no_such_model", path), "cannot create the saliency model 'no_such_model'"),
+        (("resnet18.no_tag", path), "cannot create the saliency model 'resnet18.no_tag'"),
         *(((name,), "must name a timm model with pretrained") for name in ("", "no_such_model", "resnet18.no_tag")),
     ):
         with pytest.raises((TypeError, ValueError), match=message):

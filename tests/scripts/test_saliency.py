@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from photographs import gains, load
 from PIL import Image
 
-from sage_timm import create_saliency
+from sage_timm import Saliency, create_saliency
 from sage_timm.saliency.network import Network, SaliencyNetwork
-from scripts.saliency import boxes, measure
+from scripts.saliency import boxes, measure, training
 from scripts.saliency.__main__ import main
 from scripts.saliency.lessons import Lesson, prepare, read
 from scripts.saliency.teacher import create_teacher, packaged_model, teach
@@ -78,7 +78,9 @@ def test_norms_are_folded_exactly():
     assert torch.allclose(folded(network)(images), network(images), atol=1e-5)
 
 
-def test_a_network_learns_where_the_square_is():
+def test_a_network_learns_where_the_square_is(monkeypatch):
+    monkeypatch.setattr(training, "BATCH", 16)
+    monkeypatch.setattr(training, "SIDES", (64,))
     torch.manual_seed(0)
     trainer = Trainer(SaliencyNetwork(4), bright(), 40, 1e-2, 0.25, False, 0)
     losses = [trainer.step() for _ in range(40)]
@@ -135,16 +137,10 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(folder, checkpoin
 def test_maps_are_computed_once(folder, tmp_path):
     calls = []
 
-    class Teacher:
-        def __call__(self, images):
+    class Teacher(Saliency):
+        def raw(self, images, target):
             calls.append(len(images))
             return images.mean(1, keepdim=True)
-
-        def normalized(self, images):
-            return images
-
-        def __repr__(self):
-            return "a teacher"
 
     lessons = [prepare(folder, Teacher(), tmp_path / "cache") for _ in range(2)]
     assert calls == [12, 12], "the photographs and their mirror images, once"

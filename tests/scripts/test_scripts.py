@@ -80,7 +80,7 @@ def test_quickstart(tmp_path):
 
 
 def test_benchmark(capsys):
-    figures = speed.main(["--tiny", "--repeats", "2", "--device", "cpu"])
+    figures = speed.main(["--tiny", "--repeats", "1", "--device", "cpu"])
     assert [row["title"].split()[0].strip(",") for row in figures] == ["a", "saliency", "a", "search", "search"]
     for row in figures:
         assert all(0 < low <= median <= high for median, low, high in row["ms"].values())

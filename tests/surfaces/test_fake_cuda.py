@@ -73,7 +73,7 @@ def fake_weights(model, device):
 def source(name, device):
     """Make a source whose model is fake: to be called inside a FakeTensorMode."""
     model = fake_weights(timm.create_model("test_resnet").eval().requires_grad_(False), device)
-    return SOURCES[name](Auxiliary(model, None, None, (112, 112), "a fake model"))
+    return SOURCES[name](Auxiliary(model, None, (112, 112), "a fake model"))
 
 
 @pytest.fixture

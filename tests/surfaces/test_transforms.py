@@ -118,7 +118,7 @@ def test_a_saliency_model_sees_uint8_images_normalised(tiny_model):
     pixels = images.float() / 255
     for settings, shown in (({}, pixels), ({"mean": (0.2,) * 3, "std": (0.5,) * 3}, pixels)):
         source = create_saliency("gradient", model=Noted(), **settings)
-        source.auxiliary = dataclasses.replace(source.auxiliary, mean=(0.2,) * 3, std=(0.5,) * 3)
+        source.auxiliary = dataclasses.replace(source.auxiliary, statistics=((0.2,) * 3, (0.5,) * 3))
         SageMix(num_classes=4, saliency=source)(images, labels)
         assert torch.allclose(seen.pop(), (shown - 0.2) / 0.5, atol=1e-5)
         assert source.mean == (settings.get("mean"))
