@@ -16,9 +16,8 @@ PART = 128  # images that are paired among themselves: the time of an assignment
 def least_overlap(maps: torch.Tensor) -> torch.Tensor:
     """Pair each map with another, so that the sum of the distances (L2) between them is large.
 
-    No two maps choose each other where there are three or more, since their mixes would be the same image twice. For
-    that, a map may only choose among those up to half a round ahead of it. Of all such pairings that use each map once,
-    the best is found (linear assignment).
+    Of three or more, no two choose each other, since their mixes would be the same image twice: a map may only choose
+    among those up to half a round ahead of it. The best of all such permutations is found (linear assignment).
 
     Args:
         maps: [n, ...] float32.
@@ -87,6 +86,5 @@ class GuidedMixup:
             maps = unit_mass(gaussian_blur(maps, self.blur_sigma, self.blur // 2))
         parts = torch.arange(len(maps), device=maps.device).tensor_split(-(-len(maps) // PART))
         partner = torch.cat([part[least_overlap(maps[part])] for part in parts])
-        both = maps + maps[partner]
-        mask = torch.where(both > 0, maps / both.masked_fill(both == 0, 1), 0.5)
+        mask = (maps / (maps + maps[partner])).nan_to_num(0.5)
         return MixPlan.of_pairs(partner, mask, mask.mean((1, 2, 3)))
