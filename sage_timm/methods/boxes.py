@@ -24,13 +24,9 @@ def box_plan(box: torch.Tensor, partner: torch.Tensor, lam: torch.Tensor | None,
 
 
 def centred_box_plan(centre: torch.Tensor, partner: torch.Tensor, lam: torch.Tensor, size: tuple[int, int]) -> MixPlan:
-    """Make the plan that pastes a box with the share 1 - lam of the area, clipped to the frame, which sets the labels.
+    """Paste boxes of the share 1 - lam of the area around `centre`, [B, 2] int64, (y, x) in pixels; see `box_plan`.
 
-    Args:
-        centre: [B, 2] int64, (y, x) of the box in pixels.
-        partner: [B] int64.
-        lam: [B] float32 in [0, 1].
-        size: (H, W) of the images.
+    What the frame leaves of a box sets the label weights.
     """
     edges = []
     for middle, length in zip(centre.unbind(1), size, strict=True):

@@ -17,14 +17,11 @@ PAIRS = np.array([[0, 1], [0, 2], [1, 2]])
 
 
 def best_lines(unary: np.ndarray, pairwise: np.ndarray) -> np.ndarray:
-    """Find the labels of least cost along each line, exactly (Viterbi).
+    """Find the labels of least cost along each line, exactly (Viterbi): [P, N, T] int64.
 
     Args:
         unary: [P, N, T, L], cost of each label at each of T blocks of N lines in P problems.
         pairwise: [P, L, L], cost of labels next to each other.
-
-    Returns:
-        [P, N, T] int64.
     """
     reached, came_from = unary[:, :, 0], []
     for t in range(1, unary.shape[2]):
@@ -38,16 +35,14 @@ def best_lines(unary: np.ndarray, pairwise: np.ndarray) -> np.ndarray:
 
 
 def label_grid(unary: np.ndarray, pairwise: np.ndarray) -> np.ndarray:
-    """Label grids of blocks: from the best label of each block and from the best one for all, by moves of whole lines.
+    """Label grids of blocks by moves of whole lines: [P, h, w] int64.
 
-    Every other row at once is labelled anew, exactly, then the rows between, then columns, until nothing changes.
+    Every other row at once is labelled anew, exactly, then the rows between, then columns, until nothing changes; from
+    the best label of each block and from the best one for all. The result that costs less is taken.
 
     Args:
         unary: [P, h, w, L], cost of each label at each block.
         pairwise: [P, L, L], symmetric, cost of labels next to each other.
-
-    Returns:
-        [P, h, w] int64, of the two results the one that costs less.
     """
     count, rows, columns, outside = unary.shape
     constant = np.broadcast_to(unary.sum((1, 2)).argmin(1)[:, None, None], unary.shape[:3])
@@ -185,7 +180,6 @@ class CoMixup:
         check_number("omega", self.omega, 0, 1)
 
     def __call__(self, batch: Batch) -> MixPlan:
-        """Make the plan of a batch."""
         count, device = len(batch.images), batch.lam.device
         grid = (min(self.block_num, batch.size[0]), min(self.block_num, batch.size[1]))
         parts = math.ceil(count / self.part)

@@ -19,11 +19,8 @@ def least_overlap(maps: torch.Tensor) -> torch.Tensor:
     Of three or more, no two choose each other, since their mixes would be the same image twice: a map may only choose
     among those up to half a round ahead of it. The best of all such permutations is found (linear assignment).
 
-    Args:
-        maps: [n, ...] float32.
-
     Returns:
-        [n] int64, a permutation; a single map is its own.
+        [n] int64, a permutation of the maps [n, ...]; a single map is its own.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -80,7 +77,6 @@ class GuidedMixup:
         check_number("blur_sigma", self.blur_sigma, 0, 1e6, open_low=True)
 
     def __call__(self, batch: Batch) -> MixPlan:
-        """Make the plan of a batch."""
         maps = resize(unit_mass(batch.saliency), batch.size)
         with torch.autocast(maps.device.type, enabled=False):
             maps = unit_mass(gaussian_blur(maps, self.blur_sigma, self.blur // 2))

@@ -24,6 +24,5 @@ class Mixup:
     uses_saliency: ClassVar[bool] = False
 
     def __call__(self, batch: Batch) -> MixPlan:
-        """Make the plan of a batch."""
         mask = batch.lam.view(-1, 1, 1, 1).expand(-1, 1, *batch.size)
         return MixPlan.of_pairs(batch.partner, mask, batch.lam)

@@ -20,11 +20,7 @@ CHUNK = 8  # images that share one graph: larger graphs leave the processor's ca
 def smoothness(images: torch.Tensor, partner: torch.Tensor, grid: tuple[int, int], neigh_size: int):
     """Compute how far pixels differ across the border of neighbouring blocks, by which image lies on either side.
 
-    Args:
-        images: [B, C, H, W] float32.
-        partner: [B] int64.
-        grid: blocks per column and row.
-        neigh_size: side in pixels over which the images are averaged first.
+    Images [B, C, H, W] are averaged over `neigh_size` pixels first.
 
     Returns:
         [2, 2, B, rows - 1, columns] for vertical and [2, 2, B, rows, columns - 1] for horizontal neighbours: entry
@@ -191,7 +187,6 @@ class PuzzleMix:
                 check_count(name, getattr(self, name), 1)
 
     def __call__(self, batch: Batch) -> MixPlan:
-        """Make the plan of a batch."""
         blocks = self.block_num or 2 ** int(torch.randint(1, 5, ()))
         level = self.mask_levels(batch, (min(blocks, batch.size[0]), min(blocks, batch.size[1])))
         return self.moved(batch, torch.from_numpy(level).to(batch.lam) / (self.n_labels - 1))

@@ -43,7 +43,6 @@ class ResizeMix:
         check_number("scale_min", self.scale_min, 0, self.scale_max)
 
     def __call__(self, batch: Batch) -> MixPlan:
-        """Make the plan of a batch."""
         scale = self.scale_min + (self.scale_max - self.scale_min) * (1 - batch.lam)
         places = torch.rand(2, len(scale), device=scale.device, dtype=scale.dtype)
         edges = []

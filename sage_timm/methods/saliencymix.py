@@ -11,14 +11,9 @@ from .boxes import centred_box_plan
 
 
 def peak(saliency: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Find the most salient pixel of each map; of equal ones, the nearest to the centre.
+    """Find the pixel, of `size`, in the middle of each map's highest cell: [B, 1, h, w] to [B, 2] int64, (y, x).
 
-    Args:
-        saliency: [B, 1, h, w], non-negative.
-        size: (H, W), the pixels that the map covers.
-
-    Returns:
-        [B, 2] int64, (y, x) of the pixel in the middle of the map's highest cell.
+    Of equal ones the nearest to the centre.
     """
     rows, columns = saliency.shape[-2:]
     y, x = (2 * numbers(count, saliency.device) + 1 for count in (rows, columns))  # middles, in halves of a cell
@@ -56,6 +51,5 @@ class SaliencyMix:
     uses_saliency: ClassVar[bool] = True
 
     def __call__(self, batch: Batch) -> MixPlan:
-        """Make the plan of a batch."""
         centre = peak(batch.saliency, batch.size)[batch.partner]
         return centred_box_plan(centre, batch.partner, batch.lam, batch.size)
