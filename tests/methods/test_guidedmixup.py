@@ -35,13 +35,12 @@ def greedy_cycle(maps):
     return partner
 
 
-@pytest.mark.parametrize("count", [8, 21, 32, 57])
+@pytest.mark.parametrize("count", [3, 8, 21, 57])
 def test_pairs_are_a_permutation_without_twins(count):
-    for _ in range(5):
-        partner = least_overlap(torch.rand(count, 1, 6, 6) ** 4)
-        assert sorted(partner.tolist()) == list(range(count))
-        assert (partner[partner] != torch.arange(count)).all(), "no two mixes are the same image"
-        assert (partner != torch.arange(count)).all()
+    partner = least_overlap(torch.rand(count, 1, 6, 6) ** 4)
+    assert sorted(partner.tolist()) == list(range(count))
+    assert (partner[partner] != torch.arange(count)).all(), "no two mixes are the same image"
+    assert (partner != torch.arange(count)).all()
 
 
 @pytest.mark.parametrize("count", [3, 4, 5, 6, 7])
