@@ -104,9 +104,9 @@ def shrink(images: torch.Tensor, box: torch.Tensor) -> torch.Tensor:
         [B, C, H, W] in float32 or better.
     """
     images = images if images.dtype == torch.float64 else images.float()
-    for edges in box.split(2, 1):  # along the columns, then, transposed, along the rows
-        side = images.shape[2]
-        first, last = edges[..., None, None].unbind(1)
+    for dim in (2, 3):
+        side = images.shape[dim]
+        first, last = (edge.view(-1, 1, 1) for edge in box[:, 2 * dim - 4 : 2 * dim - 2].unbind(1))
         place = torch.arange(side, device=images.device, dtype=images.dtype)
         scale = side / (last - first).clamp_min(1).to(images.dtype)
         middle = (place[:, None] - first + 0.5) * scale
@@ -115,7 +115,7 @@ def shrink(images: torch.Tensor, box: torch.Tensor) -> torch.Tensor:
         inside = (place[:, None] >= first) & (place[:, None] < last)
         weight = torch.where(inside, weight, 0)[:, None]
         with torch.autocast(images.device.type, enabled=False):
-            images = (weight @ images).mT
+            images = weight @ images if dim == 2 else images @ weight.mT
     return images
 
 
