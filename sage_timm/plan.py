@@ -112,13 +112,12 @@ class MixPlan:
         """
         check_images(images)
         channels_last = not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
         hidden = self.mask == 0  # where 0 times an infinity or NaN would not be 0
         mixed = (self._shown(images, 0) * self.mask[:, :1]).masked_fill_(hidden[:, :1], 0)
         for k in range(1, self.source.shape[1]):
             mixed.addcmul_(self.mask[:, k : k + 1], self._shown(images, k).masked_fill_(hidden[:, k : k + 1], 0))
-        return mixed.to(images.dtype).contiguous(
-            memory_format=torch.channels_last if channels_last else torch.contiguous_format
-        )
+        return mixed.to(images.dtype).contiguous(memory_format=layout)
 
     def mix_target(self, target: torch.Tensor) -> torch.Tensor:
         """Sum the class weights [B, N] of each output's sources, weighted by lam: [B, N] float32.
@@ -137,8 +136,7 @@ class MixPlan:
 
         Returns:
             [B, K] float32 in [0, 1]: the mass of the moved map under its mask, as a share of the whole map's; a map
-            that shrinks keeps its mass. Each of the K entries is counted by itself, even
-            where two are the same image.
+            that shrinks keeps its mass. Each entry is counted by itself, even where two are the same image.
         """
         maps = unit_mass(F.interpolate(saliency.float(), self.mask.shape[-2:], mode="bilinear"))
         kept = [(self.mask[:, k] * self._shown(maps, k)[:, 0]).sum((1, 2)) for k in range(self.source.shape[1])]
@@ -164,7 +162,7 @@ class MixPlan:
 
         If both plans move more than one tile, h and w must be equal.
         """
-        plans, sources = (self, other), max(self.source.shape[1], other.source.shape[1])
+        sources = max(self.source.shape[1], other.source.shape[1])
 
         def chosen(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
             return torch.where(condition.view(-1, *[1] * (a.ndim - 1)), a, b)
@@ -173,16 +171,16 @@ class MixPlan:
             # With sources of no weight (zeros), so that both plans have K of them.
             return F.pad(values, (0, 0) * (values.ndim - 2) + (0, sources - values.shape[1]))
 
-        names = "source", "mask", "lam"
-        source, mask, lam = (chosen(*(padded(getattr(plan, name)) for plan in plans)) for name in names)
+        source = chosen(padded(self.source), padded(other.source))
+        mask, lam = chosen(padded(self.mask), padded(other.mask)), chosen(padded(self.lam), padded(other.lam))
         translation = box = None
-        if any(plan.translation is not None for plan in plans):
-            still = condition.new_zeros((1, 1, 2, 1, 1), dtype=torch.int64)
-            moves = [still if plan.translation is None else plan.translation for plan in plans]
+        if self.translation is not None or other.translation is not None:
+            still = source.new_zeros((1, 1, 2, 1, 1))
+            moves = (still if plan.translation is None else plan.translation for plan in (self, other))
             # A move that all sources share (K of 1) is broadcast: padding would leave the others in their place.
             translation = chosen(*(move if move.shape[1] == 1 else padded(move) for move in moves))
-        if any(plan.box is not None for plan in plans):
-            frame = condition.new_zeros((1, 4), dtype=torch.int64)
+        if self.box is not None or other.box is not None:
+            frame = source.new_zeros((1, 4))
             frame[:, 1], frame[:, 3] = mask.shape[-2:]
-            box = chosen(*(frame if plan.box is None else plan.box for plan in plans))
+            box = chosen(*(frame if plan.box is None else plan.box for plan in (self, other)))
         return MixPlan(source, mask, lam, translation, box, self.own and other.own)

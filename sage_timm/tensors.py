@@ -73,16 +73,14 @@ def translate(images: torch.Tensor, translation: torch.Tensor, source: torch.Ten
 def gaussian_blur(maps: torch.Tensor, sigma: float, radius: int | None = None) -> torch.Tensor:
     """Blur [B, 1, h, w] by a Gaussian of `sigma` cells, cut off after `radius` (2 sigma), reflected at the border."""
     reach = math.ceil(2 * sigma) if radius is None else radius
-    rows, columns = (min(reach, side - 1) for side in maps.shape[-2:])
-    if max(rows, columns) <= 0:
-        return maps
-    kernels = {}
-    for radius in {rows, columns}:
-        place = torch.arange(-radius, radius + 1, device=maps.device, dtype=maps.dtype)
-        weights = (place / sigma).square().mul(-0.5).exp()
-        kernels[radius] = weights / weights.sum()
-    maps = F.pad(maps, (columns, columns, rows, rows), mode="reflect")
-    return F.conv2d(F.conv2d(maps, kernels[rows].view(1, 1, -1, 1)), kernels[columns].view(1, 1, 1, -1))
+    for dim, shape in ((2, (1, 1, -1, 1)), (3, (1, 1, 1, -1))):
+        radius = min(reach, maps.shape[dim] - 1)
+        if radius > 0:
+            place = torch.arange(-radius, radius + 1, device=maps.device, dtype=maps.dtype)
+            weights = (place / sigma).square().mul(-0.5).exp()
+            sides = (0, 0, radius, radius) if dim == 2 else (radius, radius, 0, 0)
+            maps = F.conv2d(F.pad(maps, sides, mode="reflect"), (weights / weights.sum()).view(shape))
+    return maps
 
 
 def resize(images: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

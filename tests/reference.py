@@ -56,17 +56,12 @@ def rearrange(own: np.ndarray, other: np.ndarray, candidates=None) -> tuple[int,
     return max(candidates, key=lambda t: retained_saliency(own, other, *t))
 
 
-def mix(image: np.ndarray, partner: np.ndarray, weight: np.ndarray, dy: int, dx: int) -> np.ndarray:
-    """Blend M * image + (1 - M) * moved partner, images [C, h, w]."""
-    return weight * image + (1 - weight) * translate(partner, dy, dx)
-
-
 def sage(image, partner, saliency, partner_saliency, ratio: float, candidates=None):
     """Mix one pair of images [C, h, w] by their maps [h, w]; return the mixed image, the label weight and (dy, dx)."""
     own, other = ratio * unit_mass(saliency), (1 - ratio) * unit_mass(partner_saliency)
     dy, dx = rearrange(own, other, candidates)
     weight = mask(own, other, dy, dx, ratio)
-    return mix(image, partner, weight, dy, dx), float(weight.mean()), (dy, dx)
+    return weight * image + (1 - weight) * translate(partner, dy, dx), float(weight.mean()), (dy, dx)
 
 
 def mix_images(images, plan) -> np.ndarray:

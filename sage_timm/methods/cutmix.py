@@ -31,7 +31,6 @@ class CutMix:
     uses_saliency: ClassVar[bool] = False
 
     def __call__(self, batch: Batch) -> MixPlan:
-        """Make the plan of a batch."""
         y, x = torch.rand(2, len(batch.lam), device=batch.lam.device, dtype=batch.lam.dtype)
         centre = torch.stack([y * batch.size[0], x * batch.size[1]], 1).long()
         return centred_box_plan(centre, batch.partner, batch.lam, batch.size)

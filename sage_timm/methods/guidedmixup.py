@@ -16,15 +16,11 @@ PART = 128  # images that are paired among themselves: the time of an assignment
 def least_overlap(maps: torch.Tensor) -> torch.Tensor:
     """Pair each map with another, so that the sum of the distances (L2) between them is large.
 
-    No two maps choose each other where there are three or more, since their mixes would be the same image twice. For
-    that, a map may only choose among those up to half a round ahead of it. Of all such pairings that use each map once,
-    the best is found (linear assignment).
-
-    Args:
-        maps: [n, ...] float32.
+    Of three or more, no two choose each other, since their mixes would be the same image twice: a map may only choose
+    among those up to half a round ahead of it. The best of all such permutations is found (linear assignment).
 
     Returns:
-        [n] int64, a permutation; a single map is its own.
+        [n] int64, a permutation of the maps [n, ...]; a single map is its own.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -81,12 +77,10 @@ class GuidedMixup:
         check_number("blur_sigma", self.blur_sigma, 0, 1e6, open_low=True)
 
     def __call__(self, batch: Batch) -> MixPlan:
-        """Make the plan of a batch."""
         maps = resize(unit_mass(batch.saliency), batch.size)
         with torch.autocast(maps.device.type, enabled=False):
             maps = unit_mass(gaussian_blur(maps, self.blur_sigma, self.blur // 2))
         parts = torch.arange(len(maps), device=maps.device).tensor_split(-(-len(maps) // PART))
         partner = torch.cat([part[least_overlap(maps[part])] for part in parts])
-        both = maps + maps[partner]
-        mask = torch.where(both > 0, maps / both.masked_fill(both == 0, 1), 0.5)
+        mask = (maps / (maps + maps[partner])).nan_to_num(0.5)
         return MixPlan.of_pairs(partner, mask, mask.mean((1, 2, 3)))

@@ -3,14 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from ..plan import Batch, MixPlan
-
-
-def blend_plan(partner: torch.Tensor, lam: torch.Tensor, size: tuple[int, int]) -> MixPlan:
-    """Make the plan that blends each image with its partner, at the ratio lam [B] : 1 - lam, images of (H, W)."""
-    return MixPlan.of_pairs(partner, lam.view(-1, 1, 1, 1).expand(-1, 1, *size), lam)
 
 
 @dataclass(frozen=True)
@@ -31,5 +24,5 @@ class Mixup:
     uses_saliency: ClassVar[bool] = False
 
     def __call__(self, batch: Batch) -> MixPlan:
-        """Make the plan of a batch."""
-        return blend_plan(batch.partner, batch.lam, batch.size)
+        mask = batch.lam.view(-1, 1, 1, 1).expand(-1, 1, *batch.size)
+        return MixPlan.of_pairs(batch.partner, mask, batch.lam)

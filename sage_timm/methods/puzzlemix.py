@@ -2,7 +2,7 @@
 
 import math
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -20,11 +20,7 @@ CHUNK = 8  # images that share one graph: larger graphs leave the processor's ca
 def smoothness(images: torch.Tensor, partner: torch.Tensor, grid: tuple[int, int], neigh_size: int):
     """Compute how far pixels differ across the border of neighbouring blocks, by which image lies on either side.
 
-    Args:
-        images: [B, C, H, W] float32.
-        partner: [B] int64.
-        grid: blocks per column and row.
-        neigh_size: side in pixels over which the images are averaged first.
+    Images [B, C, H, W] are averaged over `neigh_size` pixels first.
 
     Returns:
         [2, 2, B, rows - 1, columns] for vertical and [2, 2, B, rows, columns - 1] for horizontal neighbours: entry
@@ -32,16 +28,13 @@ def smoothness(images: torch.Tensor, partner: torch.Tensor, grid: tuple[int, int
     """
     cells = [max(1, side // blocks // neigh_size) for side, blocks in zip(images.shape[-2:], grid, strict=True)]
     pooled = F.adaptive_avg_pool2d(images, (grid[0] * cells[0], grid[1] * cells[1]))
+    both = torch.stack([pooled[partner], pooled])
 
-    def across(image: torch.Tensor, cell: int, other: int) -> torch.Tensor:
-        last, first = image[:, :, cell - 1 : -1 : cell], image[:, :, cell::cell]
-        pairs = [[last[b], first[a]] for b in (partner, ...) for a in (partner, ...)]
-        differences = torch.stack([(above - below).abs().mean(1) for above, below in pairs])
-        return differences.unflatten(-1, (-1, other)).mean(-1).unflatten(0, (2, 2))
+    def across(both: torch.Tensor, cell: int, other: int) -> torch.Tensor:
+        above, below = both[:, None, :, :, cell - 1 : -1 : cell], both[:, :, :, cell::cell]
+        return (above - below).abs().mean(3).unflatten(-1, (-1, other)).mean(-1)
 
-    vertical = across(pooled, cells[0], cells[1])
-    horizontal = across(pooled.transpose(2, 3), cells[1], cells[0]).transpose(-1, -2)
-    return vertical, horizontal
+    return across(both, cells[0], cells[1]), across(both.mT, cells[1], cells[0]).mT
 
 
 def minimum_cut(cost: np.ndarray, vertical: np.ndarray, horizontal: np.ndarray) -> np.ndarray:
@@ -67,26 +60,19 @@ def minimum_cut(cost: np.ndarray, vertical: np.ndarray, horizontal: np.ndarray) 
     top = cost.shape[-1] - 1
     label = np.arange(top + 1)
     vertical, horizontal = vertical / top**2, horizontal / top**2
-    weights = np.zeros(cost.shape[:3])
-    weights[:, :-1] += vertical
-    weights[:, 1:] += vertical
-    weights[:, :, :-1] += horizontal
-    weights[:, :, 1:] += horizontal
+    down, right = np.pad(vertical, ((0, 0), (1, 1), (0, 0))), np.pad(horizontal, ((0, 0), (0, 0), (1, 1)))
+    weights = down[:, 1:] + down[:, :-1] + right[:, :, 1:] + right[:, :, :-1]
     step = np.diff(cost + weights[..., None] * label * (label - top))
 
     graph = maxflow.GraphFloat(step.size, 2 * step.size * (top + 1))
     node = graph.add_grid_nodes(step.shape)
     graph.add_grid_tedges(node, np.maximum(step, 0), np.maximum(-step, 0))
-    for k in range(top):
-        if k + 1 < top:
-            never = np.full(node[..., k].size, np.abs(step).sum() + 1)
-            graph.add_edges(node[..., k].ravel(), node[..., k + 1].ravel(), never, 0 * never)
-        for other in range(top):
-            for weight, a, b in (
-                (vertical, node[:, :-1, :, k], node[:, 1:, :, other]),
-                (horizontal, node[:, :, :-1, k], node[:, :, 1:, other]),
-            ):
-                graph.add_edges(a.ravel(), b.ravel(), weight.ravel(), weight.ravel())
+    never = np.full(node[..., 1:].size, np.abs(step).sum() + 1)
+    graph.add_edges(node[..., :-1].ravel(), node[..., 1:].ravel(), never, 0 * never)
+    for weight, a, b in ((vertical, node[:, :-1], node[:, 1:]), (horizontal, node[:, :, :-1], node[:, :, 1:])):
+        edges = np.broadcast_arrays(a[..., None], b[..., None, :], weight[..., None, None])
+        a, b, weight = (values.ravel() for values in edges)
+        graph.add_edges(a, b, weight, weight)
     graph.maxflow()
     return graph.get_grid_segments(node).sum(-1)
 
@@ -109,13 +95,11 @@ def transport(saliency: np.ndarray, wanted: np.ndarray, t_eps: float) -> np.ndar
     """
     from scipy.optimize import linear_sum_assignment
 
-    rows, columns = saliency.shape[1:]
-    y, x = np.arange(rows) / max(1, rows - 1), np.arange(columns) / max(1, columns - 1)
-    distance = (y[:, None, None, None] - y[:, None]) ** 2 + (x[:, None, None] - x) ** 2
-    distance = t_eps * distance.reshape(rows * columns, -1)
+    y, x = np.indices(saliency.shape[1:]).reshape(2, -1) / np.maximum(1, np.array(saliency.shape[1:]) - 1)[:, None]
+    distance = t_eps * ((y[:, None] - y) ** 2 + (x[:, None] - x) ** 2)
     saliency, wanted = saliency.reshape(len(saliency), -1), wanted.reshape(len(wanted), -1)
 
-    order = np.tile(np.arange(rows * columns), (len(saliency), 1))
+    order = np.tile(np.arange(len(y)), (len(saliency), 1))
     # Only a hidden block can add saliency, and a block that moves pays for one step at least.
     shortest = distance[~np.eye(len(distance), dtype=bool)].min(initial=np.inf)
     gain = np.where(wanted, -np.inf, saliency).max(1) - np.where(wanted, saliency, np.inf).min(1)
@@ -128,19 +112,18 @@ def transport(saliency: np.ndarray, wanted: np.ndarray, t_eps: float) -> np.ndar
     return order
 
 
-def block_moves(order: torch.Tensor, grid: tuple[int, int], size: tuple[int, int]) -> torch.Tensor:
+def block_moves(order: np.ndarray, grid: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
     """Express an order of blocks as translations: [B, h * w] to [B, 2, h, w] int64, (dy, dx) in pixels.
 
     Where `size` is no multiple of `grid`, blocks differ by a pixel; a place is then filled from its block's first pixel
     on, or from the frame's last ones.
     """
-    moves: list[torch.Tensor] = []
-    for side, count, index in zip(size, grid, (order // grid[1], order % grid[1]), strict=True):
-        edge = -(torch.arange(count + 1, device=order.device) * -side // count)
-        place = torch.arange(count, device=order.device).view((-1, 1) if not moves else (1, -1)).expand(grid).flatten()
-        width = edge[place + 1] - edge[place]
-        moves.append(edge[place] - torch.minimum(edge[index], side - width))
-    return torch.stack(moves, 1).unflatten(2, grid)
+    moves = []
+    for side, blocks, place, shown in zip(size, grid, np.indices(grid), np.unravel_index(order, grid), strict=True):
+        edge = -(np.arange(blocks + 1) * -side // blocks)
+        first, length = edge[place.ravel()], np.diff(edge)[place.ravel()]
+        moves.append(first - np.minimum(edge[shown], side - length))
+    return np.stack(moves, 1).reshape(-1, 2, *grid)
 
 
 @dataclass(frozen=True)
@@ -204,10 +187,8 @@ class PuzzleMix:
                 check_count(name, getattr(self, name), 1)
 
     def __call__(self, batch: Batch) -> MixPlan:
-        """Make the plan of a batch."""
         blocks = self.block_num or 2 ** int(torch.randint(1, 5, ()))
-        grid = (min(blocks, batch.size[0]), min(blocks, batch.size[1]))
-        level = self.mask_levels(batch, grid)
+        level = self.mask_levels(batch, (min(blocks, batch.size[0]), min(blocks, batch.size[1])))
         return self.moved(batch, torch.from_numpy(level).to(batch.lam) / (self.n_labels - 1))
 
     def energy(self, batch: Batch, grid: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -259,5 +240,5 @@ class PuzzleMix:
         for own, weight in ((maps, mask), (maps[batch.partner], 1 - mask)):
             wanted = expand_tiles(weight > 0, tiles).expand(-1, *tiles)
             order = transport(own.double().cpu().numpy(), wanted.cpu().numpy(), self.t_eps)
-            moves.append(block_moves(torch.from_numpy(order).to(mask.device), tiles, size))
-        return MixPlan(plan.source, plan.mask, plan.lam, torch.stack(moves, 1))
+            moves.append(torch.from_numpy(block_moves(order, tiles, size)))
+        return replace(plan, translation=torch.stack(moves, 1).to(mask.device), own=False)

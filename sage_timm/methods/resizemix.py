@@ -43,14 +43,12 @@ class ResizeMix:
         check_number("scale_min", self.scale_min, 0, self.scale_max)
 
     def __call__(self, batch: Batch) -> MixPlan:
-        """Make the plan of a batch."""
         scale = self.scale_min + (self.scale_max - self.scale_min) * (1 - batch.lam)
         places = torch.rand(2, len(scale), device=scale.device, dtype=scale.dtype)
-        edges, pasted = [], torch.ones_like(scale)
+        edges = []
         for place, length in zip(places, batch.size, strict=True):
             side = (scale * length).round().long().clamp_min(1)
             first = (place * (length - side + 1)).long().clamp_max(length - side)
             edges += [first, first + side]
-            pasted = pasted * side / length
         box = torch.stack(edges, 1)
-        return replace(box_plan(box, batch.partner, 1 - pasted, batch.size), box=box)
+        return replace(box_plan(box, batch.partner, None, batch.size), box=box)

@@ -112,5 +112,4 @@ class SAGE:
         check_number("lam_max", self.lam_max, 0, 1, open_low=True)
 
     def __call__(self, batch: Batch) -> MixPlan:
-        """Make the plan of a batch."""
         return sage(batch.saliency, batch.partner, self.lam_max * batch.lam, batch.size)

@@ -6,28 +6,22 @@ from typing import ClassVar
 import torch
 
 from ..plan import Batch, MixPlan
+from ..tensors import numbers
 from .boxes import centred_box_plan
 
 
 def peak(saliency: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Find the most salient pixel of each map; of equal ones, the nearest to the centre.
+    """Find the pixel, of `size`, in the middle of each map's highest cell: [B, 1, h, w] to [B, 2] int64, (y, x).
 
-    Args:
-        saliency: [B, 1, h, w], non-negative.
-        size: (H, W), the pixels that the map covers.
-
-    Returns:
-        [B, 2] int64, (y, x) of the pixel in the middle of the map's highest cell.
+    Of equal ones the nearest to the centre.
     """
     rows, columns = saliency.shape[-2:]
-    y = torch.arange(rows, device=saliency.device, dtype=torch.float32) + 0.5
-    x = torch.arange(columns, device=saliency.device, dtype=torch.float32) + 0.5
-    distance = (y / rows - 0.5)[:, None] ** 2 + (x / columns - 0.5) ** 2
+    y, x = (2 * numbers(count, saliency.device) + 1 for count in (rows, columns))  # middles, in halves of a cell
+    distance = (y / rows - 1)[:, None] ** 2 + (x / columns - 1) ** 2
     highest = saliency >= saliency.amax((-2, -1), keepdim=True)
     index = distance.where(highest, torch.inf).flatten(1).argmin(1)
-    # In whole numbers: the middle of cell i of n is (2 i + 1) / 2 n of the side, rounded down.
-    y, x = 2 * (index // columns) + 1, 2 * (index % columns) + 1
-    return torch.stack([y * size[0] // (2 * rows), x * size[1] // (2 * columns)], 1)
+    y, x = y[index // columns] * size[0], x[index % columns] * size[1]
+    return torch.stack([y // (2 * rows), x // (2 * columns)], 1)
 
 
 @dataclass(frozen=True)
@@ -57,6 +51,5 @@ class SaliencyMix:
     uses_saliency: ClassVar[bool] = True
 
     def __call__(self, batch: Batch) -> MixPlan:
-        """Make the plan of a batch."""
         centre = peak(batch.saliency, batch.size)[batch.partner]
         return centred_box_plan(centre, batch.partner, batch.lam, batch.size)

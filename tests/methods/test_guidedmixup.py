@@ -35,13 +35,12 @@ def greedy_cycle(maps):
     return partner
 
 
-@pytest.mark.parametrize("count", [3, 4, 5, 6, 7, 8, 21, 32, 57])
+@pytest.mark.parametrize("count", [3, 8, 21, 57])
 def test_pairs_are_a_permutation_without_twins(count):
-    for _ in range(5):
-        partner = least_overlap(torch.rand(count, 1, 6, 6) ** 4)
-        assert sorted(partner.tolist()) == list(range(count))
-        assert (partner[partner] != torch.arange(count)).all(), "no two mixes are the same image"
-        assert (partner != torch.arange(count)).all()
+    partner = least_overlap(torch.rand(count, 1, 6, 6) ** 4)
+    assert sorted(partner.tolist()) == list(range(count))
+    assert (partner[partner] != torch.arange(count)).all(), "no two mixes are the same image"
+    assert (partner != torch.arange(count)).all()
 
 
 @pytest.mark.parametrize("count", [3, 4, 5, 6, 7])
@@ -110,10 +109,8 @@ def test_large_batches_are_paired_in_parts(monkeypatch):
 def test_flat_and_zero_maps_blend_evenly():
     for maps in (torch.zeros(5, 1, 4, 4), torch.ones(5, 1, 4, 4), torch.full((5, 1, 1, 1), 1e30)):
         plan = create_method("guidedmixup")(make_batch(5, 9, 12, saliency=maps))
-        assert (
-            torch.allclose(plan.mask, torch.full_like(plan.mask, 0.5))
-            and (plan.source[:, 0] != plan.source[:, 1]).all()
-        )
+        assert torch.allclose(plan.mask, torch.full_like(plan.mask, 0.5))
+        assert (plan.source[:, 0] != plan.source[:, 1]).all()
     split = torch.zeros(3, 1, 12, 12)
     split[:, :, 0, 0] = 1.0
     plan = create_method("guidedmixup", blur=3)(make_batch(3, 12, 12, saliency=split))

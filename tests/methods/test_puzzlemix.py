@@ -11,7 +11,6 @@ from batches import bump, make_batch
 
 from sage_timm import create_mixup
 from sage_timm.methods import create_method, puzzlemix
-from sage_timm.plan import Batch
 from sage_timm.tensors import expand_tiles, translate, unit_mass
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -21,10 +20,8 @@ def puzzle(**settings):
     return puzzlemix.PuzzleMix(**{"neigh_size": 100, **settings})
 
 
-@pytest.mark.parametrize(
-    ("grid", "n_labels", "count"), [((2, 2), 2, 6), ((2, 2), 3, 6), ((2, 2), 4, 4), ((3, 3), 2, 4), ((2, 3), 3, 4)]
-)
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(("grid", "n_labels", "count"), [((2, 2), 4, 4), ((3, 3), 2, 3), ((2, 3), 3, 3)])
+@pytest.mark.parametrize("gamma", [0.0, 1.0])
 def test_puzzle_mask_is_the_brute_force_minimum(grid, n_labels, count, gamma):
     method = puzzle(n_labels=n_labels, gamma=gamma, beta=6.0)
     images = torch.rand(count, 3, *grid).repeat_interleave(6, 2).repeat_interleave(6, 3)
@@ -51,30 +48,20 @@ def test_puzzle_mask_follows_the_saliency_and_its_mean_follows_lam():
     saliency = torch.full((2, 1, 8, 8), 1e-3)
     saliency[0, 0, :4], saliency[1, 0, 4:] = 1.0, 1.0
     plan = puzzle(block_num=4, t_eps=float("inf"), beta=0.1)(make_batch(2, 16, 16, saliency=saliency, lam=0.5))
-    assert (
-        plan.mask[0, 0, :8].min() == 1
-        and plan.mask[0, 0, 8:].max() == 0
-        and torch.equal(plan.mask[1, 0], 1 - plan.mask[0, 0])
-    )
-    flat = make_batch(40, 16, 16, saliency=torch.ones(40, 1, 4, 4))
-    means = [
-        puzzle(eta=2.0)(Batch(flat.images, flat.saliency, flat.partner, flat.lam * 0 + lam, 1.0, (1.0,)))
-        .lam[:, 0]
-        .mean()
-        for lam in (0.05, 0.95)
-    ]
-    assert means[0] < 0.2 and means[1] > 0.8
+    assert plan.mask[0, 0, :8].min() == 1 and plan.mask[0, 0, 8:].max() == 0
+    assert torch.equal(plan.mask[1, 0], 1 - plan.mask[0, 0])
+    low, high = (make_batch(40, 16, 16, lam, saliency=torch.ones(40, 1, 4, 4)) for lam in (0.05, 0.95))
+    assert puzzle(eta=2.0)(low).lam[:, 0].mean() < 0.2 and puzzle(eta=2.0)(high).lam[:, 0].mean() > 0.8
 
 
 def test_puzzle_seams_avoid_hard_edges():
     """With gamma the cut runs where the images agree."""
     images = torch.zeros(2, 3, 16, 16)
     images[1, :, :, 8:] = 1.0
-    images[1, :, :, :8] = 0.0
     saliency = torch.full((2, 1, 4, 4), 1.0)
     saliency[0, 0, :, 0] += 0.3
     saliency[1, 0, :, 3] += 0.3
-    batch = Batch(images, saliency, torch.tensor([1, 0]), torch.tensor([0.5, 0.5]), 1.0, (1.0,))
+    batch = make_batch(2, lam=0.5, images=images, saliency=saliency)
     mask = puzzle(gamma=1.0, beta=4.0, n_labels=2).mask_levels(batch, (4, 4))[0]
     assert mask[:, :2].min() == 1, "the partner's black half looks like the own image: no reason to cut there"
 
@@ -86,9 +73,7 @@ def test_transport_is_the_best_permutation(grid, t_eps):
     maps = unit_mass(torch.rand(8, 1, *grid) ** 4)[:, 0].double().numpy()
     wanted = torch.rand(8, *grid).numpy() > 0.5
     order = puzzlemix.transport(maps, wanted, t_eps)
-    places = np.array(
-        [(y / max(1, grid[0] - 1), x / max(1, grid[1] - 1)) for y in range(grid[0]) for x in range(grid[1])]
-    )
+    places = np.indices(grid).reshape(2, -1).T / (np.array(grid) - 1)
     moved = 0
     for i in range(8):
 
@@ -124,7 +109,7 @@ def test_puzzle_moves_salient_blocks_under_the_mask():
 @pytest.mark.parametrize(("side", "blocks"), [(7, 2), (13, 4), (5, 5), (16, 16), (31, 8)])
 def test_moved_blocks_stay_in_the_frame(side, blocks):
     order = torch.stack([torch.randperm(blocks * blocks) for _ in range(20)])
-    moves = puzzlemix.block_moves(order, (blocks, blocks), (side, side))
+    moves = torch.from_numpy(puzzlemix.block_moves(order.numpy(), (blocks, blocks), (side, side)))
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     shown = torch.stack([y, x]) - expand_tiles(moves, (side, side))
     assert shown.min() >= 0 and shown.max() < side
@@ -142,14 +127,9 @@ def test_the_mask_has_no_more_energy_than_the_authors(name):
     data = golden(f"mask_{name}")
     blocks, lam = int(data["block_num"]), float(data["lam"])
     settings = {name: data[name].item() for name in ("n_labels", "beta", "gamma", "eta", "neigh_size", "block_num")}
-    batch = Batch(
-        torch.from_numpy(data["images"]),
-        torch.from_numpy(data["saliency"])[:, None],
-        torch.from_numpy(data["partner"]).long(),
-        torch.full((len(data["images"]),), lam),
-        1.0,
-        tuple(data["std"].tolist()),
-    )
+    images, saliency, partner = (torch.from_numpy(data[name]) for name in ("images", "saliency", "partner"))
+    fields = dict(images=images, saliency=saliency[:, None], partner=partner.long(), std=tuple(data["std"].tolist()))
+    batch = make_batch(len(images), lam=lam, **fields)
 
     def energy(mask):
         beta, ways = settings["beta"] / (16 * blocks), np.array([1, 2, 1])
@@ -198,9 +178,8 @@ def test_moved_images_are_the_authors_where_the_transport_is():
     shown = (data["mask"] > 0).reshape(order.shape)
     same = ((order == data["block_at"].reshape(order.shape)) | ~shown).all(1)
     assert same.sum() >= 4
-    moved = translate(
-        torch.from_numpy(data["images"]), puzzlemix.block_moves(torch.from_numpy(order), (n, n), tuple(size))
-    )
+    moves = torch.from_numpy(puzzlemix.block_moves(order, (n, n), size))
+    moved = translate(torch.from_numpy(data["images"]), moves)
     visible = torch.from_numpy(data["mask"] > 0).repeat_interleave(4, 1).repeat_interleave(4, 2)[:, None]
     assert torch.equal((moved * visible)[same], (torch.from_numpy(data["moved"]) * visible)[same])
 

@@ -82,11 +82,11 @@ def test_places_are_spread_over_all_that_fit_and_scales_uniform_for_alpha_1():
     share = torch.stack([(plan.box[:, dim] == first).float().mean() for dim in (0, 2) for first in range(5)])
     assert share.min() > 0.15 and share.max() < 0.25
     assert len(plan.box[:, [0, 2]].unique(dim=0)) == 25, "each image has its own place"
-    batch = make_batch(4000, 100, 100)
-    batch.lam.copy_(torch.rand(4000))
+    batch = make_batch(1000, 100, 100)
+    batch.lam.copy_(torch.rand(1000))
     box = create_method("resizemix")(batch).box
     sides = (box[:, 1] - box[:, 0]).float()
-    assert torch.allclose(sides.quantile(torch.tensor([0, 0.25, 0.5, 0.75, 1])), torch.linspace(10, 80, 5), atol=3)
+    assert torch.allclose(sides.quantile(torch.tensor([0, 0.25, 0.5, 0.75, 1])), torch.linspace(10, 80, 5), atol=4)
 
 
 def test_a_box_that_moves_is_shrunk_first():

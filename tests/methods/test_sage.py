@@ -11,6 +11,7 @@ from sage_timm.tensors import unit_mass
 from scripts.bench.certify import number_of
 
 GOLDEN = sorted((Path(__file__).parent.parent / "golden").glob("[a-d]_*.npz"))
+assert len(GOLDEN) == 4
 
 
 def moves(plan):
@@ -32,10 +33,6 @@ def test_parity_with_the_authors_code(path):
     plan = sage(data["saliency"], partner, ratio, (size, size), tried[retained.argmax(1)])
     assert (plan.mix_images(data["images"]) - data["mixed"]).abs().max() < 5e-7
     assert (plan.lam[:, 0] - data["lam"]).abs().max() < 5e-7
-
-
-def test_there_are_four_golden_files():
-    assert len(GOLDEN) == 4
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 8), (9, 4)])
@@ -69,18 +66,12 @@ def test_mask_where_maps_are_zero():
     assert masks[1].max() < 1e-6, "a ratio of 0 shows the partner"
 
 
-@pytest.mark.parametrize("ratio", [0.0, 0.3, 1.0])
-def test_zero_saliency_counts_as_uniform(ratio):
-    zero = sage(torch.zeros(2, 1, 4, 6), torch.tensor([1, 0]), torch.full((2,), ratio), (4, 6))
-    flat = sage(torch.ones(2, 1, 4, 6), torch.tensor([1, 0]), torch.full((2,), ratio), (4, 6))
-    assert torch.equal(zero.mask[:, :1], flat.mask[:, :1])
-    assert torch.allclose(zero.mask[:, :1], torch.tensor(ratio))
-
-
-def test_a_uniform_map_makes_it_mixup():
-    images, ratio = all_images(4, 6, 5), torch.tensor([0.5, 0.2, 0.5, 0.8])
-    plan = sage(torch.ones(4, 1, 6, 5), torch.arange(3, -1, -1), ratio, (6, 5), torch.zeros(4, 2).long())
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_uniform_map_or_one_of_zeros_makes_it_mixup(value):
+    images, ratio = all_images(4, 6, 5), torch.tensor([0.0, 0.3, 0.5, 1.0])
+    plan = sage(torch.full((4, 1, 6, 5), value), torch.arange(3, -1, -1), ratio, (6, 5))
     share = ratio.view(-1, 1, 1, 1)
+    assert torch.allclose(plan.mask[:, :1], share.expand(-1, -1, 6, 5))
     assert torch.allclose(plan.mix_images(images), share * images + (1 - share) * images.flip(0), atol=1e-6)
 
 
@@ -99,24 +90,15 @@ def test_unmixed_images_stay_as_they_are():
     assert torch.equal(plan.lam[:, 0], torch.ones(3))
 
 
-def test_a_coarse_grid_moves_whole_cells():
-    saliency = torch.rand(4, 1, 5, 7) ** 4
-    plan = sage(saliency, torch.arange(3, -1, -1), torch.full((4,), 0.4), (20, 42))
-    on_grid = sage(saliency, torch.arange(3, -1, -1), torch.full((4,), 0.4), (5, 7))
+@pytest.mark.parametrize(("grid", "size"), [((5, 7), (20, 42)), ((3, 3), (7, 10))])
+def test_a_coarse_grid_moves_whole_cells_rounded_to_pixels(grid, size):
+    saliency = torch.rand(4, 1, *grid) ** 4
+    plan, on_grid = (sage(saliency, torch.arange(3, -1, -1), torch.full((4,), 0.4), one) for one in (size, grid))
     assert moves(on_grid).any()
-    assert torch.equal(moves(plan), moves(on_grid) * torch.tensor([4, 6]))
-    assert plan.mask[:, :1].shape == (4, 1, 20, 42)
+    cell = torch.tensor(size) / torch.tensor(grid)
+    assert torch.equal(moves(plan), (moves(on_grid) * cell).round().long())
+    assert plan.mask[:, :1].shape == (4, 1, *size)
     assert torch.allclose(plan.lam[:, 0], plan.mask[:, :1].mean((1, 2, 3)))
-
-
-def test_uneven_cells_round_to_whole_pixels():
-    saliency = torch.zeros(2, 1, 3, 3)
-    saliency[:, :, 1, 1] = 1
-    plan = sage(saliency + 1e-3, torch.tensor([1, 0]), torch.full((2,), 0.5), (7, 10))
-    on_grid = sage(saliency + 1e-3, torch.tensor([1, 0]), torch.full((2,), 0.5), (3, 3))
-    assert moves(on_grid).abs().sum() > 0
-    expected = (moves(on_grid) * torch.tensor([7 / 3, 10 / 3])).round().long()
-    assert torch.equal(moves(plan), expected)
 
 
 def test_a_grid_finer_than_the_image_is_averaged():
