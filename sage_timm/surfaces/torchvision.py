@@ -35,9 +35,8 @@ def find_labels(inputs: Any) -> torch.Tensor:
             return found
     if isinstance(found, Mapping):
         keys = [key for key in found if "label" in str(key).lower()]
-        exact = [key for key in keys if str(key).lower() == "labels"]
         if keys:
-            return found[(exact or keys)[0]]
+            return found[min(keys, key=lambda key: str(key).lower() != "labels")]
     raise ValueError(
         f"the sample must be (images, labels) or hold a dict with a key like 'labels', got {_outline(inputs)}; "
         "make labels a tensor of class numbers, or pass labels_getter=, a function from the sample to them"
