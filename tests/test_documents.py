@@ -68,9 +68,3 @@ def test_documents_name_files_and_tests_that_exist(path):
         assert importlib.util.find_spec(module), module
     for word in re.findall(r"pytest[^`\n]* -k (\w+)", text):
         assert any(re.search(rf"def test_\w*{word}", text) for text in TEST_TEXTS), word
-
-
-def test_readme_is_short():
-    lines = (ROOT / "README.md").read_text().splitlines()
-    assert len(lines) <= 125, "the README says what, whether and how; move the rest to docs/"
-    assert max(map(len, lines)) <= 120

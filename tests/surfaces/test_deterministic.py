@@ -10,6 +10,8 @@ from nondeterministic import Deterministic
 
 from sage_timm import SageMix, create_mixup, create_saliency
 from sage_timm.methods import METHODS
+from sage_timm.saliency import SOURCES
+from sage_timm.saliency.gradient import ModelSaliency
 
 
 @pytest.mark.parametrize("label_weight", ["mask", "saliency"])
@@ -28,9 +30,9 @@ def test_methods(method, label_weight):
 
 
 @pytest.mark.parametrize("size", [32, 112])
-@pytest.mark.parametrize("name", ["feature", "gradient", "self", "spectral"])
+@pytest.mark.parametrize("name", SOURCES)
 def test_sources(name, size, tiny_model):
-    source = create_saliency(name, **({} if name == "spectral" else {"model": tiny_model}))
+    source = create_saliency(name, model=tiny_model if issubclass(SOURCES[name], ModelSaliency) else None)
     for channels in (3, 1)[: 1 if name == "self" else 2]:
         images, target = torch.randn(4, channels, size, size), torch.eye(5)[:4]
         with Deterministic():
