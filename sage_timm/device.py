@@ -97,32 +97,31 @@ class ValueChecks:
         outside = ((pixels - 0.5).abs() > 0.55).float().mean()
         self._submit(torch.stack([pixels.amin(), pixels.abs().amax(), outside, *images.aminmax()]), act)
 
-    def saliency(self, images: torch.Tensor, maps: torch.Tensor, counted: torch.Tensor) -> None:
+    def saliency(self, images: torch.Tensor, maps: torch.Tensor) -> None:
         """Warn, once, of maps [B, 1, h, w] with negative or non-finite values, which count as 0, or with nothing else.
 
         If the image itself is not finite, warn of that instead.
         """
 
         def act(found: torch.Tensor) -> None:
-            mean, unfit, largest = found.unbind()
-            finite, said = mean.isfinite(), []
-            if which := (~finite & ((unfit > 0) | (largest == 0))).nonzero().flatten().tolist():
+            mean, lowest, highest = found.unbind()
+            finite, unfit, empty, said = mean.isfinite(), ~((lowest >= 0) & highest.isfinite()), highest <= 0, []
+            if which := (~finite & (unfit | empty)).nonzero().flatten().tolist():
                 more = ", ..." if len(which) > 5 else ""
                 said.append(
                     f"`images` must be finite, got NaN or infinite pixels in number {', '.join(map(str, which[:5]))}"
                     f"{more} of a batch of {len(finite)}; drop or mend them"
                 )
-            if values := int(unfit[finite].sum()):
-                said.append(f"{values} saliency values of a batch are negative or not finite and count as 0")
-            if empty := int((largest[finite] == 0).sum()):
-                said.append(f"{empty} of {len(finite)} saliency maps are 0 everywhere and count as uniform")
+            if count := int((finite & unfit).sum()):
+                said.append(f"{count} of {len(finite)} saliency maps have negative or non-finite values, counted as 0")
+            if count := int((finite & empty).sum()):
+                said.append(f"{count} of {len(finite)} saliency maps are 0 everywhere and count as uniform")
             if said and not self._warned:
                 self._warned = True
                 warnings.warn("; ".join(said) + " (shown once)", stacklevel=2)
 
-        each, numbers = (1, 2, 3), torch.float32  # of one dtype, which autocast leaves alone
-        unfit = (maps != counted).sum(each, dtype=numbers)
-        self._submit(torch.stack([images.mean(each, dtype=numbers), unfit, counted.amax(each)]), act)
+        mean = images.mean((1, 2, 3), dtype=torch.float32)
+        self._submit(torch.stack([mean, *maps.flatten(1).aminmax(dim=1)]), act)
 
     def _submit(self, outcome: torch.Tensor, act: Callable[[torch.Tensor], None]) -> None:
         if not outcome.is_cuda:

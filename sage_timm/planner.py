@@ -136,9 +136,8 @@ class Planner:
         saliency = source(images if normalized else source.normalized(images), weights)
         check_saliency(saliency, images)
         saliency = saliency.detach().float()
-        counted = saliency.nan_to_num(0, 0, 0).clamp_(0, LARGEST)
-        self.checks.saliency(images, saliency, counted)
-        return counted
+        self.checks.saliency(images, saliency)
+        return saliency.nan_to_num(0, 0, 0).clamp_(0, LARGEST)
 
     def warn_if_alone(self, images: torch.Tensor) -> None:
         """Warn where a batch of one image has no partner and stays as it is."""
