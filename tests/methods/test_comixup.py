@@ -193,3 +193,11 @@ def test_an_absent_image_is_never_shown_however_large_the_costs():
         for start, stop in ((0, 3), (3, 5), (5, 7)):
             sources = plan.source[start:stop][plan.lam[start:stop] > 0]
             assert sources.min() >= start and sources.max() < stop
+
+
+def test_a_part_filled_up_with_absent_images_is_solved_as_it_is_alone():
+    alone, start = comixup_part(20, 3, (4, 4), thres=0.3), random_shares(20, 3, (4, 4))
+    cost = np.pad(alone.cost, ((0, 0), (0, 1), (0, 0), (0, 0)), constant_values=comixup.BARRED)
+    filled = comixup.Part(cost, np.broadcast_to(np.eye(4), (20, 4, 4)), alone.beta, alone.gamma, alone.limit)
+    shares = filled.solve(np.pad(start, ((0, 0), (0, 1), (0, 0), (0, 0), (0, 1))), 3)
+    assert np.array_equal(shares[:, :3, ..., :3], alone.solve(start, 3)) and not shares[:, 3].any()

@@ -11,8 +11,9 @@ from batches import bump, seeded
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.mixup import mixup_target
 
-from sage_timm import SageMix, SageMixup, create_saliency
+from sage_timm import SageMix, SageMixup, create_mixup, create_saliency
 from sage_timm.device import ValueChecks
+from scripts.bench.compare import sample_images
 
 
 def flat(images, target):
@@ -403,3 +404,17 @@ def test_saliency_is_computed_for_the_batches_that_need_it(label_weight):
         mixes.append("none" if plan is None else "cutmix" if plan.translation is None else "sage")
     assert min(map(mixes.count, ("none", "cutmix", "sage"))) > 5
     assert len(looked) == mixes.count("sage") + (label_weight == "saliency") * mixes.count("cutmix")
+
+
+@pytest.mark.slow
+def test_small_alphas_leave_mixup_light_and_sage_by_concentrated_maps_strong():
+    """The figures of docs/training.md: how many of the larger label weights are over 0.9, at alpha 0.2."""
+    seeded()
+    images = sample_images(64, 224)
+    light = {}
+    for name, saliency in (("mixup", None), ("sage", None), ("sage", "spectral")):
+        mix = create_mixup(name, mixup_alpha=0.2, mode="elem", num_classes=64, saliency=saliency)
+        lam = torch.cat([mix.plan(2 * images - 1, torch.arange(64)).lam for _ in range(8)])
+        light[name, saliency] = (lam.amax(1) > 0.9).float().mean().item()
+    print(light)
+    assert light["sage", None] < 0.05 < 0.2 < light["sage", "spectral"] < 0.5 < light["mixup", None]
