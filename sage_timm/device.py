@@ -1,4 +1,4 @@
-"""Checks of values that do not wait for the GPU, and locks that can be pickled."""
+"""Checks of values that do not wait for the GPU."""
 
 import threading
 import warnings
@@ -10,22 +10,7 @@ from .tensors import per_channel
 
 FAR_OUT = 20.0  # an absolute pixel value that no image on a scale of [0, 1] has
 SLACK = 0.01  # by which class weights may leave [0, 1]: the rounding of half precision
-
-
-class Lock:
-    """A lock, reentrant; a copy, or another process, has its own."""
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *error: object) -> None:
-        self._lock.release()
-
-    def __reduce__(self):
-        return type(self), ()
+_LOCK = threading.Lock()  # of all checks that are on their way
 
 
 class ValueChecks:
@@ -38,7 +23,6 @@ class ValueChecks:
     def __init__(self) -> None:
         self._pending: list[tuple[torch.cuda.Event, torch.Tensor, Callable[[torch.Tensor], None]]] = []
         self._warned = False
-        self._lock = Lock()
 
     def labels(self, target: torch.Tensor, num_classes: int, name: str = "target") -> None:
         """Raise ValueError where an integer label [B] lies outside [0, num_classes)."""
@@ -130,7 +114,7 @@ class ValueChecks:
         host = outcome.to("cpu", non_blocking=True)  # into pinned memory
         arrived = torch.cuda.Event()
         arrived.record(torch.cuda.current_stream(outcome.device))
-        with self._lock:
+        with _LOCK:
             self._pending.append((arrived, host, act))
             while self._pending and self._pending[0][0].query():
                 _, host, act = self._pending.pop(0)

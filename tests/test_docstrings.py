@@ -8,10 +8,10 @@ import warnings
 import pytest
 
 import sage_timm
-from sage_timm.methods import METHODS
+from sage_timm.methods import SAGE
 
 MODULES = [m.name for m in pkgutil.walk_packages(sage_timm.__path__, "sage_timm.") if "__main__" not in m.name]
-PUBLIC = [getattr(sage_timm, name) for name in sage_timm.__all__] + list(METHODS.values())
+PUBLIC = [getattr(sage_timm, name) for name in sage_timm.__all__] + [SAGE]
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -135,14 +135,6 @@ class CoMixup:
     + beta / 2 * squared differences of neighbouring blocks + gamma * (A p_j) . o_j summed over outputs j, where o_j
     counts output j's blocks per input, p_j those of all others, and only entries of A p_j over thres count.
 
-    Example:
-        >>> from sage_timm.plan import Batch
-        >>> images, saliency = torch.rand(4, 3, 32, 32), torch.rand(4, 1, 32, 32)
-        >>> batch = Batch(images, saliency, torch.arange(3, -1, -1), torch.full((4,), 0.5), alpha=2.0)
-        >>> plan = CoMixup()(batch)
-        >>> torch.allclose(plan.lam.sum(1), torch.ones(4))
-        True
-
     Args:
         block_num: blocks per side.
         part: images that are mixed together, at least 2; a batch is cut into parts of nearly equal size, at most this.

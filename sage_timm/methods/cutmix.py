@@ -16,14 +16,6 @@ class CutMix:
     The sides of the box are sqrt(1 - lam) of the image's, clipped to the frame; the partner's label weight is the share
     of the area that is left.
 
-    Example:
-        >>> import torch
-        >>> from sage_timm.plan import Batch
-        >>> images, partner, lam = torch.rand(2, 3, 32, 32), torch.tensor([1, 0]), torch.tensor([0.75, 0.25])
-        >>> plan = CutMix()(Batch(images, None, partner, lam, 1.0))
-        >>> torch.equal(plan.lam, plan.mask.mean((2, 3)))
-        True
-
     Reference: Yun et al., "CutMix", ICCV 2019, section 3.1.
     """
 

@@ -41,15 +41,6 @@ class GuidedMixup:
 
     With s0 and s1 the blurred maps of a pair, of mass 1: mixed = M image + (1 - M) partner, M = s0 / (s0 + s1).
 
-    Example:
-        >>> import torch
-        >>> from sage_timm.plan import Batch
-        >>> images, saliency = torch.rand(4, 3, 32, 32), torch.zeros(4, 1, 32, 32)
-        >>> saliency[0::2, :, :, :16], saliency[1::2, :, :, 16:] = 1, 1  # objects on the left, on the right, by turns
-        >>> plan = GuidedMixup()(Batch(images, saliency, torch.arange(3, -1, -1), torch.rand(4), 1.0))
-        >>> plan.source[:, 1] % 2  # left mixes with right
-        tensor([1, 0, 1, 0])
-
     Args:
         blur: side in pixels of the Gaussian kernel that the maps are blurred with, odd; 1 for no blur.
         blur_sigma: its standard deviation in pixels, > 0.

@@ -136,13 +136,6 @@ class PuzzleMix:
         seams              beta * sum over neighbours of (z - z')^2, with gamma * (how far the images differ there)
         prior              - eta * mean over blocks of log Binomial(k; n_labels - 1, lam)
 
-    Example:
-        >>> from sage_timm.plan import Batch
-        >>> images, saliency = torch.rand(2, 3, 32, 32), torch.rand(2, 1, 32, 32)
-        >>> batch = Batch(images, saliency, torch.tensor([1, 0]), torch.tensor([0.5, 0.5]), alpha=1.0)
-        >>> PuzzleMix(block_num=4)(batch).mask.shape
-        torch.Size([2, 2, 32, 32])
-
     Args:
         n_labels: values that the mask takes between 0 and 1, from 2 to 32.
         beta: smoothness of the mask, >= 0.

@@ -14,15 +14,6 @@ from .boxes import box_plan
 class ResizeMix:
     """Paste the whole partner, shrunk, at a place drawn uniformly for each image from torch's generator.
 
-    Example:
-        >>> import torch
-        >>> from sage_timm.plan import Batch
-        >>> images, partner, lam = torch.rand(2, 3, 32, 32), torch.tensor([1, 0]), torch.tensor([0.75, 0.25])
-        >>> plan = ResizeMix()(Batch(images, None, partner, lam, 1.0))
-        >>> top, bottom, left, right = plan.box.unbind(1)
-        >>> bottom - top, right - left  # 0.275 and 0.625 of 32 px
-        (tensor([ 9, 20]), tensor([ 9, 20]))
-
     Args:
         scale_min, scale_max: the partner's sides are a share of the image's between these two, in [0, 1]; the share
             falls with lam, scale_min + (scale_max - scale_min) * (1 - lam), so that alpha 1 draws it uniformly, as the

@@ -31,17 +31,6 @@ class SaliencyMix:
     The sides of the box are sqrt(1 - lam) of the image's, clipped to the frame; the partner's label weight is the share
     of the area that is left.
 
-    Example:
-        >>> import torch
-        >>> from sage_timm.plan import Batch
-        >>> images, partner, lam = torch.rand(2, 3, 32, 32), torch.tensor([1, 0]), torch.tensor([0.75, 0.25])
-        >>> saliency = torch.zeros(2, 1, 32, 32)
-        >>> saliency[:, :, 16, 16] = 1
-        >>> SaliencyMix()(Batch(images, saliency, partner, lam, 1.0)).mask[0, 1].nonzero().aminmax(dim=0)
-        torch.return_types.aminmax(
-        min=tensor([8, 8]),
-        max=tensor([23, 23]))
-
     Reference: Uddin et al., "SaliencyMix", ICLR 2021, section 3.
     Differs: the authors' code uses the box of one image for the whole batch; here each image has its own. Sides of an
     odd number of pixels keep it (theirs lose one). Their saliency is OpenCV's StaticSaliencyFineGrained.

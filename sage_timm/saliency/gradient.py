@@ -1,6 +1,7 @@
 """Maps of a classifier: the gradient of its loss at the pixels or at a feature map."""
 
 import math
+import threading
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -9,10 +10,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..checks import check_count, first_line
-from ..device import Lock
 from ..tensors import resize
 from .auxiliary import Auxiliary
 from .base import Saliency, Statistics
+
+_IN_USE = threading.RLock()  # a model in use has a device, modes and hooks
 
 
 class ModelSaliency(Saliency):
@@ -28,7 +30,6 @@ class ModelSaliency(Saliency):
         self.auxiliary, self.use_labels = auxiliary, use_labels
         self.by_labels = auxiliary.own if use_labels is None else use_labels
         self.size = auxiliary.size if size is None else (check_count("size", size, 1),) * 2
-        self._lock = Lock()  # a model in use has a device, modes and hooks
 
     @property
     def statistics(self) -> Statistics | None:
@@ -42,7 +43,7 @@ class ModelSaliency(Saliency):
 
     def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
         """Compute the map on the device of the images; an error of the model names what to check."""
-        with self._lock, self.auxiliary.on(images.device) as model:
+        with _IN_USE, self.auxiliary.on(images.device) as model:
             pixels = self.auxiliary.input(images, self.size, self.statistics)
             try:
                 return self.map(model, pixels, target)

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import nn
 
 from ..checks import check_count
@@ -146,9 +145,3 @@ def load_network(path: str | os.PathLike) -> SaliencyNetwork:
             f"({' '.join(str(error).split())[:200]}); for a classifier's weights use 'feature' saliency"
         ) from error
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-
-
-def save_network(network: SaliencyNetwork, path: str | os.PathLike, about: str = "") -> None:
-    """Write a network's weights in half precision, with what there is to say about them."""
-    weights = {name: weight.detach().half().contiguous() for name, weight in network.state_dict().items()}
-    save_file(weights, path, {"format": f"sage_timm saliency network; {about}"})

@@ -15,9 +15,10 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from tqdm import tqdm
 
-from sage_timm.saliency.network import WEIGHTS, Network, SaliencyNetwork, load_network, save_network
+from sage_timm.saliency.network import WEIGHTS, Network, SaliencyNetwork, load_network
 from sage_timm.tensors import resize, unit_mass
 from scripts.study.__main__ import number
 from scripts.study.arms import map_quality
@@ -142,7 +143,9 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         raise SystemExit("interrupted; the same command goes on") from None
     folders = ", ".join(folder.name if count is None else f"{folder.name}:{count}" for folder, count in args.images)
-    save_network(network, args.out, f"{args.steps} steps on {len(lesson)} photographs of {folders}")
+    about = f"sage_timm saliency network; {args.steps} steps on {len(lesson)} photographs of {folders}"
+    weights = {name: weight.half().contiguous() for name, weight in network.state_dict().items()}
+    save_file(weights, args.out, {"format": about})
     source = Network(args.out)
     print("\n".join(compare(source, held_out)))
     print(f"{args.out}: sha256 {hashlib.sha256(args.out.read_bytes()).hexdigest()[:16]}, {len(lesson)} photographs")
