@@ -1,9 +1,7 @@
 """Rules for arguments, shapes and dtypes; each error states the rule, the value and what to do."""
 
 import importlib.util
-from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any
 
 import torch
 
@@ -31,13 +29,6 @@ def check_count(name: str, value: int, low: int) -> int:
     if value < low:
         raise ValueError(f"`{name}` must be at least {low}, got {value}")
     return value
-
-
-def check_span(name: str, value: Any) -> None:
-    """Raise unless `value` is a pair (min, max) of numbers with 0 <= min < max <= 1."""
-    pair = isinstance(value, Sequence) and len(value) == 2 and all(isinstance(v, Real) for v in value)
-    if not (pair and 0 <= value[0] < value[1] <= 1):
-        raise ValueError(f"`{name}` must be a pair (min, max) with 0 <= min < max <= 1, got {value!r}")
 
 
 def check_library(module: str, user: str, package: str, extra: str) -> None:

@@ -157,30 +157,19 @@ class MixPlan:
         total = seen.sum(1, keepdim=True)
         return replace(self, lam=torch.where(total > 1e-6, seen / total.clamp_min(1e-6), self.lam))
 
-    def where(self, condition: torch.Tensor, other: "MixPlan") -> "MixPlan":
-        """Return this plan for the outputs where `condition` [B] holds and `other` for the rest.
-
-        If both plans move more than one tile, h and w must be equal.
-        """
-        sources = max(self.source.shape[1], other.source.shape[1])
-
-        def chosen(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-            return torch.where(condition.view(-1, *[1] * (a.ndim - 1)), a, b)
-
-        def padded(values: torch.Tensor) -> torch.Tensor:
-            # With sources of no weight (zeros), so that both plans have K of them.
-            return F.pad(values, (0, 0) * (values.ndim - 2) + (0, sources - values.shape[1]))
-
-        source = chosen(padded(self.source), padded(other.source))
-        mask, lam = chosen(padded(self.mask), padded(other.mask)), chosen(padded(self.lam), padded(other.lam))
-        translation = box = None
-        if self.translation is not None or other.translation is not None:
-            still = source.new_zeros((1, 1, 2, 1, 1))
-            moves = (still if plan.translation is None else plan.translation for plan in (self, other))
-            # A move that all sources share (K of 1) is broadcast: padding would leave the others in their place.
-            translation = chosen(*(move if move.shape[1] == 1 else padded(move) for move in moves))
-        if self.box is not None or other.box is not None:
-            frame = source.new_zeros((1, 4))
-            frame[:, 1], frame[:, 3] = mask.shape[-2:]
-            box = chosen(*(frame if plan.box is None else plan.box for plan in (self, other)))
-        return MixPlan(source, mask, lam, translation, box, self.own and other.own)
+    def where(self, condition: torch.Tensor, pairs: "MixPlan") -> "MixPlan":
+        """Return this plan for the outputs where `condition` [B] holds; for the rest `pairs`, of 2 unmoved sources."""
+        sources, chosen = max(self.source.shape[1], 2), []
+        for either in ((self.source, pairs.source), (self.mask, pairs.mask), (self.lam, pairs.lam)):
+            # Sources of no weight (zeros) are added, so that both plans have as many.
+            mine, theirs = (F.pad(v, (0, 0) * (v.ndim - 2) + (0, sources - v.shape[1])) for v in either)
+            chosen.append(torch.where(condition.view(-1, *[1] * (mine.ndim - 1)), mine, theirs))
+        translation, box = self.translation, self.box
+        if translation is not None:
+            translation = translation * condition.view(-1, 1, 1, 1, 1)
+        if box is not None:
+            frame = box.new_zeros(4)
+            frame[1], frame[3] = self.mask.shape[-2:]
+            box = torch.where(condition[:, None], box, frame)
+        source, mask, lam = chosen
+        return MixPlan(source, mask, lam, translation, box, self.own and pairs.own)

@@ -119,7 +119,7 @@ class Planner:
             made = method(batch)
             if saliency is not None and self._weighs(method):
                 made = made.weighted_by(saliency)
-            plan = made if plan is None else made.where(on_device(theirs, images.device), plan)
+            plan = made if plan is None else plan.where(on_device(~theirs, images.device), made)
         return plan  # type: ignore[return-value]
 
     def _weighs(self, method: Method) -> bool:

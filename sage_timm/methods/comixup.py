@@ -69,19 +69,13 @@ def label_grid(unary: np.ndarray, pairwise: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Part:
-    """The energy of P parts of n images each. In smaller parts the cost of what is not there is `BARRED`.
+    """The energy of P parts of n images each. In smaller parts the cost of what is not there is `BARRED`."""
 
-    Attributes:
-        cost: [P, n, h, w] float64, of showing each input's block.
-        compatibility: [P, n, n], the paper's A.
-        beta, gamma, limit: the paper's beta and gamma per block, and tau in blocks.
-    """
-
-    cost: np.ndarray
-    compatibility: np.ndarray
-    beta: float
-    gamma: float
-    limit: float
+    cost: np.ndarray  # [P, n, h, w] float64, of showing each input's block
+    compatibility: np.ndarray  # [P, n, n], the paper's A
+    beta: float  # the paper's, per block
+    gamma: float  # likewise
+    limit: float  # the paper's tau, in blocks
 
     def crowding(self, blocks: np.ndarray) -> np.ndarray:
         """Compute the penalty per block of each input in each output, where others take `blocks` [P, n, n] of it."""

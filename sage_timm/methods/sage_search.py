@@ -1,8 +1,9 @@
 """The optimal rearrangement: retained saliency of every translation at once, by FFT.
 
-For non-negative maps `own` and `other`, with m the other map moved by t and 0 outside the frame,
+For non-negative maps `own` and `other`, [B, 1, h, w], with m the other map moved by t and 0 outside the frame,
 
-    v(t) = sum own + visible(t) - 2 overlap(t),    overlap(t) = sum over the frame of own * m / (own + m).
+    v(t) = sum over the frame of own * M + m * (1 - M)                    where M = own / (own + m),
+         = sum own + visible(t) - 2 overlap(t)                            where overlap = sum of own * m / (own + m).
 
 `visible`, the mass of the other map that stays in the frame, is a cross-correlation with a frame of ones. So is
 overlap, summed over a few terms: for any poles p_1 ... p_K > 0, with r_k(x) the product of (p_j - x) / (p_j + x) over
@@ -51,20 +52,7 @@ def steps(count: int, device: torch.device) -> torch.Tensor:
 
 
 def retained_saliency(own: torch.Tensor, other: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
-    """Compute the saliency that SAGE's mask retains for given translations, exactly.
-
-    v(t) = sum over the frame of own * M + m * (1 - M), with m the other map moved by t and M = own / (own + m).
-
-    Args:
-        own: [B, 1, h, w], non-negative.
-        other: [B, 1, h, w], non-negative, the map that moves.
-        number: [B, k] int64, translations by their number.
-
-    Returns:
-        [B, k] in the dtype of the maps.
-
-    Reference: Ma et al., "SAGE", BMVC 2022, section 3.
-    """
+    """Compute v of given translations, [B, k] int64, by their number, exactly: [B, k] in the dtype of the maps."""
     height, width = own.shape[-2:]
     pitch, retained = 2 * width - 1, []
     count = _at_once(own, 2 * number.shape[1] * height * width)
@@ -99,16 +87,7 @@ def poles(maps: torch.Tensor, terms: int) -> torch.Tensor:
 
 
 def lost_saliency(own: torch.Tensor, other: torch.Tensor, terms: int = TERMS) -> torch.Tensor:
-    """Approximate (2 overlap - visible) / 4 of every translation, by number.
-
-    Args:
-        own: [B, 1, h, w] float32, non-negative.
-        other: [B, 1, h, w] float32, non-negative, the map that moves.
-        terms: number of poles.
-
-    Returns:
-        [B, (2h - 1)(2w - 1)] float32.
-    """
+    """Approximate (2 overlap - visible) / 4 of every translation, by number: [B, (2h - 1)(2w - 1)] float32."""
     height, width = own.shape[-2:]
     size = [-(-(2 * side - 1) // 8) * 8 for side in (height, width)]  # a length that an FFT is quick at
     maps = torch.stack([own.flip(-2, -1), other], dim=1)

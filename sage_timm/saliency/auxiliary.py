@@ -47,14 +47,10 @@ class Auxiliary:
         return 3 if seen % 3 == 0 and math.isqrt(seen // 3) ** 2 == seen // 3 else given
 
     def input(self, images: torch.Tensor, size: tuple[int, int] | None, given: Statistics | None) -> torch.Tensor:
-        """Resize images and give them the channels and the normalisation that the model expects; a copy.
+        """Resize images [B, C, H, W] and give them the channels and the normalisation that the model expects; a copy.
 
         Where the model takes 1 or 3 channels and the images have others, each of its own is the mean over theirs.
-
-        Args:
-            images: [B, C, H, W].
-            size: (h, w) in pixels; None for the images' own.
-            given: mean and std that the images are normalised with, if known.
+        `given` is the mean and std that the images are normalised with, where known.
         """
         resized = resize(images, size or images.shape[-2:])
         images = images.clone() if resized is images else resized

@@ -72,11 +72,6 @@ class Saliency:
         mean, std = (per_channel(values, pixels) for values in self.statistics)
         return (pixels - mean) / std
 
-    @property
-    def on_cuda(self) -> bool:
-        """Whether the source holds a model on a CUDA device."""
-        return False
-
     def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
         """Compute a non-negative map [B, 1, h, w], with gradients enabled.
 

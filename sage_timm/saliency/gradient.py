@@ -36,11 +36,6 @@ class ModelSaliency(Saliency):
         """The mean and std that were set, else the model's own; None where unknown."""
         return super().statistics or self.auxiliary.statistics
 
-    @property
-    def on_cuda(self) -> bool:
-        """See `Saliency`."""
-        return any(parameter.is_cuda for parameter in self.auxiliary.model.parameters())
-
     def raw(self, images: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
         """Compute the map on the device of the images; an error of the model names what to check."""
         with _IN_USE, self.auxiliary.on(images.device) as model:

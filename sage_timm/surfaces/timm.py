@@ -3,14 +3,15 @@
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
 from timm.data import Mixup
 from timm.data.mixup import cutmix_bbox_and_lam
 
-from ..checks import check_count, check_images, check_number, check_span
+from ..checks import check_count, check_images, check_number
 from ..methods import Method, create_method
 from ..methods.boxes import box_plan
 from ..methods.cutmix import CutMix
@@ -24,27 +25,19 @@ MODES = ("batch", "pair", "elem")
 
 @dataclass(frozen=True)
 class Draw:
-    """What was drawn for each of B images.
+    """What was drawn for each of B images; one that neither the method nor CutMix mixes stays as it is."""
 
-    Attributes:
-        lam: [B] float32, the share of the own image; 1 where it stays as it is.
-        box: [B, 4] int64, CutMix's (top, bottom, left, right); empty elsewhere.
-        by_method, by_cutmix: [B] bool, who mixes the image; where neither does it stays as it is.
-    """
-
-    lam: np.ndarray
-    box: np.ndarray
-    by_method: np.ndarray
-    by_cutmix: np.ndarray
+    lam: np.ndarray  # [B] float32, the share of the own image; 1 where it stays as it is
+    box: np.ndarray  # [B, 4] int64, CutMix's (top, bottom, left, right); empty elsewhere
+    by_method: np.ndarray  # [B] bool
+    by_cutmix: np.ndarray  # [B] bool
 
 
 @dataclass(frozen=True)
-class _Boxes:
+class _Boxes(CutMix):
     """CutMix by boxes that were drawn, see `Draw`; an empty one, at a ratio of 1, leaves the image as it is."""
 
     box: np.ndarray
-    alpha: ClassVar[float] = 1.0
-    uses_saliency: ClassVar[bool] = False
 
     def __call__(self, batch: Batch) -> MixPlan:
         return box_plan(on_device(self.box, batch.lam.device), batch.partner, batch.lam, batch.size)
@@ -117,7 +110,9 @@ class MethodMixup(Mixup):
             name = type(method).__name__
             raise ValueError(f"`mixup_alpha` must be > 0 for {name} to mix, got 0; set it to 1.0, or use CutMix alone")
         if cutmix_minmax is not None:
-            check_span("cutmix_minmax", cutmix_minmax)
+            pair = isinstance(cutmix_minmax, Sequence) and all(isinstance(side, Real) for side in cutmix_minmax)
+            if not (pair and len(cutmix_minmax) == 2 and 0 <= cutmix_minmax[0] < cutmix_minmax[1] <= 1):
+                raise ValueError(f"`cutmix_minmax` must be a pair 0 <= min < max <= 1, got {cutmix_minmax!r}")
         check_number("prob", prob, 0, 1)
         check_number("switch_prob", switch_prob, 0, 1)
         if mode not in MODES:

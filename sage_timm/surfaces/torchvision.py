@@ -79,7 +79,7 @@ class SageMix(v2.Transform):
 
     Raises:
         TypeError, ValueError: an argument or sample of the wrong kind, shape or range.
-        RuntimeError: a saliency model on CUDA in a DataLoader worker, or one whose weights cannot be loaded.
+        RuntimeError: a saliency model's weights cannot be loaded.
 
     Example:
         >>> mix = SageMix(num_classes=10, saliency="spectral")
@@ -154,11 +154,6 @@ class SageMix(v2.Transform):
         return {"plan": plan, "labels": labels, "weights": weights}
 
     def _plan(self, pixels: torch.Tensor, weights: torch.Tensor) -> MixPlan:
-        if torch.utils.data.get_worker_info() is not None and self.saliency and self.saliency.on_cuda:
-            raise RuntimeError(
-                "SageMix cannot use a saliency model on CUDA in a DataLoader worker; apply it to the batches that "
-                "leave the DataLoader, on their device, or use saliency='spectral'"
-            )
         normalized = pixels.is_floating_point()
         pixels = pixels if normalized else pixels.float() / 255
         lam = torch.distributions.Beta(*torch.full((2,), float(self.alpha), dtype=torch.float32)).sample()

@@ -15,7 +15,7 @@ from ..options import METHOD_FLAGS, SALIENCY_FLAGS, in_flags, saliency_settings
 from ..plan import Batch, MixPlan
 from ..saliency import create_saliency
 from .figures import draw_plans
-from .images import load_images, progress
+from .images import load_images
 
 FORMATS = (".png", ".jpg", ".jpeg", ".pdf")
 
@@ -62,7 +62,7 @@ def draw(args: argparse.Namespace) -> list[str]:
     check_count("--size", args.size, 1)
     images, names = load_images(args.images, args.count, args.size)
     source = create_saliency(**saliency_settings(vars(args)), mean=(0.0,) * 3, std=(1.0,) * 3)
-    saliency = torch.cat([source(chunk) for chunk in progress(images.split(16), "saliency")])
+    saliency = torch.cat([source(chunk) for chunk in images.split(16)])
     plans = make_plans(args, images, saliency)
     lines = [f"{args.output}: {len(images)} images, saliency: {source!r}"]
     ratio = args.lam * (args.mixer_kwargs or {}).get("lam_max", SAGE.lam_max)

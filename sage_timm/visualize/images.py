@@ -36,7 +36,7 @@ def load_images(paths: Sequence[str], count: int, size: int) -> tuple[torch.Tens
         raise ValueError(f"at least 2 images are needed to mix, got {len(found)} in {', '.join(map(str, paths))}")
     chosen = [found[i] for i in np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)]
     images = []
-    for path, _ in progress(chosen, "reading images"):
+    for path, _ in chosen:
         pixels = transforms.to_dtype(transforms.pil_to_tensor(_read(path)), torch.float32, scale=True)
         pixels = transforms.resize(pixels, [size], antialias=True) if min(pixels.shape[-2:]) != size else pixels
         images.append(transforms.center_crop(pixels, [size]))
@@ -51,10 +51,3 @@ def _read(path: Path) -> Image.Image:
             return picture.convert("RGB")
     except (OSError, SyntaxError) as error:
         raise ValueError(f"{str(path)!r} must be a whole image file ({error}); replace or remove it") from error
-
-
-def progress(items: Sequence, what: str):
-    """Show how far a loop has come, on a terminal and where it takes a while."""
-    from tqdm import tqdm
-
-    return tqdm(items, desc=what, leave=False, delay=1.0, disable=None)

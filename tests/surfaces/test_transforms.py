@@ -209,20 +209,6 @@ def test_a_method_with_a_pool_of_threads_in_a_collate_fn_of_workers(start):
         check(images, labels, 6)
 
 
-def test_a_cuda_model_in_a_worker_is_refused_with_the_way_out(tiny_model, monkeypatch):
-    mix = SageMix(num_classes=5, saliency=create_saliency("gradient", model=tiny_model))
-    images, labels = 2 * torch.rand(4, 3, 16, 16) - 1, torch.arange(4)
-    monkeypatch.setattr(torch.utils.data, "get_worker_info", lambda: object())
-    mix(images, labels)  # on the CPU it works, if slowly
-
-    class OnCuda:
-        is_cuda = True
-
-    monkeypatch.setattr(mix.saliency.auxiliary.model, "parameters", lambda: iter([OnCuda()]))
-    with pytest.raises(RuntimeError, match="on CUDA in a DataLoader worker; apply it to the batches that leave"):
-        mix(images, labels)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
