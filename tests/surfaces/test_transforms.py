@@ -70,6 +70,7 @@ def test_mixup_is_torchvisions_with_the_same_seed(alpha):
         assert torch.allclose(mixed, expected, atol=1e-6) and torch.allclose(weights, expected_weights, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.3, 4.0])
 def test_cutmix_has_torchvisions_distribution_of_label_weights(alpha):
     """The two draw their boxes in different ways: quantiles are compared, an alpha of 1 would be 0.09 off."""
