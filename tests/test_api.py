@@ -1,4 +1,4 @@
-"""The rules of the house, as tests: layers, docstrings, sizes, and what is public."""
+"""The rules of the house, as tests: layers, docstrings, and what is public."""
 
 import argparse
 import ast
@@ -73,38 +73,12 @@ def test_layers(path):
         assert not [m for m in imports(path) if m.startswith(("sage_timm.methods", "sage_timm.saliency"))]
 
 
-def documented(tree):
-    """Yield every public module, class and function, methods of public classes included."""
-    yield tree
-    for node in tree.body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
-            yield node
-            if isinstance(node, ast.ClassDef):
-                yield from (m for m in node.body if isinstance(m, ast.FunctionDef) and not m.name.startswith("_"))
-
-
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_public_names_are_documented(path):
-    for node in documented(ast.parse(path.read_text())):
-        setter = any(isinstance(d, ast.Attribute) and d.attr == "setter" for d in getattr(node, "decorator_list", []))
-        inherited = getattr(node, "name", "") == "raw"
-        assert ast.get_docstring(node) or setter or inherited, getattr(node, "name", path.name)
-
-
 @pytest.mark.parametrize("name", ["SageMixup", "SageMix", "MethodMixup", "create_mixup", "create_saliency", "Saliency"])
 def test_every_argument_is_documented(name):
     subject = getattr(sage_timm, name)
     entries = re.findall(r"^ {4}(\*{0,2}\w+(?:,\s+\*{0,2}\w+)*):", inspect.getdoc(subject), re.MULTILINE)
     documented = {name.strip(" *\n") for entry in entries for name in entry.split(",")}
     assert documented >= set(inspect.signature(subject).parameters)
-
-
-def test_files_stay_small():
-    sizes = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in FILES}
-    assert len(sizes) == len(FILES) and max(sizes.values()) <= 400, sizes  # examples and formulas included
-    assert len((ROOT / "scripts" / "train.py").read_text().splitlines()) < 260
-    top = {p.name for p in ROOT.iterdir() if not p.name.startswith(".")}
-    assert top >= {"pyproject.toml", "sage_timm", "tests", "scripts", "README.md", "LICENSE", "CHANGELOG.md"}
 
 
 # What a user may rely on: names, arguments with their defaults, and flags. A change here stands in CHANGELOG.md.

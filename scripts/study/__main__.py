@@ -82,7 +82,6 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         default=[3 / 4, 4 / 3],
         help=RATIO_HELP,
     )
-    add("--no-flip", action="store_true", help="never mirror the training images, such as digits")
     add("--randaugment", action="store_true", help="apply torchvision's RandAugment to the training images")
     add("--random-erasing", type=number(float, 0, 1), default=0.0, metavar="PROB", help="timm's, of training images")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")

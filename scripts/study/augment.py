@@ -90,13 +90,12 @@ class Augmentation:
 
     Args:
         scale, ratio: see `draw_crops`.
-        flip: whether to mirror every other image.
         randaugment: whether to apply torchvision's RandAugment, with its defaults, to each image.
         random_erasing: the share of images of which timm's RandomErasing fills a part with noise, after normalisation.
     """
 
-    def __init__(self, scale, ratio, flip: bool, randaugment: bool, random_erasing: float, device) -> None:
-        self.scale, self.ratio, self.flip = scale, ratio, flip
+    def __init__(self, scale, ratio, randaugment: bool, random_erasing: float, device) -> None:
+        self.scale, self.ratio = scale, ratio
         self.randaugment = v2.RandAugment() if randaugment else None
         self.erasing = RandomErasing(random_erasing, mode="pixel", device=device) if random_erasing else None
 
@@ -119,7 +118,7 @@ class Augmentation:
             The images [B, C, H, W] float32, normalised, and their masks.
         """
         boxes = draw_crops(len(images), images.shape[-2:], self.scale, self.ratio, generator)
-        flip = torch.rand(len(images), generator=generator, device=images.device) < 0.5 * self.flip
+        flip = torch.rand(len(images), generator=generator, device=images.device) < 0.5
         cropped = crop(images, boxes, flip)
         mask = None if mask is None else crop(mask, boxes, flip, nearest=True)
         if not (self.randaugment or self.erasing):

@@ -33,14 +33,12 @@ class Study:
         self.cuda = self.device.type == "cuda"
         self.recipe = {"data": Path(args.data_dir).resolve().name} | {key: getattr(args, key) for key in RECIPE}
         self.recipe |= {"frame": args.frame if args.object_share else None, "device": self.device.type}
-        self.recipe |= ({"flip": False} if args.no_flip else {}) | ({"size": args.size} if args.size else {})
+        self.recipe |= {"size": args.size} if args.size else {}
         self.recipe |= {"boxes": args.boxes.name} if args.boxes else {}
         train, test, self.num_classes = load_splits(args, self.device)
         self.images, self.target = train.images, train.target
         self.mask = None if args.randaugment else train.mask  # RandAugment moves objects, and no mask along with them
-        self.augmentation = Augmentation(
-            args.scale, args.ratio, not args.no_flip, args.randaugment, args.random_erasing, self.device
-        )
+        self.augmentation = Augmentation(args.scale, args.ratio, args.randaugment, args.random_erasing, self.device)
         self.test_images, self.test_target = test.images, test.target
         self.recipe["digest"] = f"{train.digest}-{test.digest}"
         pixels = self.images.float() / 255

@@ -58,6 +58,7 @@ def test_the_whole_partner_is_shown_shrunk_and_labelled_by_its_area(lam):
     assert (kept[:, 0] < 1).all()
 
 
+@pytest.mark.slow
 def test_places_are_spread_over_all_that_fit_and_scales_uniform_for_alpha_1():
     batch = make_batch(4000, 10, 10, lam=0.5)
     plan = create_method("resizemix", scale_min=0.5, scale_max=0.7)(batch)

@@ -57,22 +57,6 @@ def test_brute_force_agrees_with_the_reference():
         assert values[b, i, j] == pytest.approx(expected, abs=1e-12)
 
 
-def remainder(x, poles):
-    return np.prod([(p - x) / (p + x) for p in poles], axis=0)
-
-
-@pytest.mark.parametrize("poles", [(0.3,), (0.9, 0.01), (1.0, 0.2, 0.04, 0.008)])
-def test_the_terms_leave_the_remainder_that_the_module_states(poles):
-    a, b = np.random.rand(2, 1000) ** 4
-    differences = [
-        [remainder(x, poles[:k]) - remainder(x, poles[: k + 1]) if k else 1 - remainder(x, poles[:1]) for x in (a, b)]
-        for k in range(len(poles))
-    ]
-    terms = sum(p / 2 * left * right for p, (left, right) in zip(poles, differences, strict=True))
-    expected = a * b / (a + b) * (1 - remainder(a, poles) * remainder(b, poles))
-    assert np.abs(terms - expected).max() < 1e-14
-
-
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kind", ["blurred", "spiky", "sparse", "zero"])
 @pytest.mark.parametrize(("terms", "error"), [(TERMS, 4e-2), (FINE_TERMS, 2e-4)])

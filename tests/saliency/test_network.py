@@ -9,9 +9,8 @@ import timm
 import torch
 from photographs import gains, load
 from safetensors.torch import save_file
-from torch.utils.data import DataLoader, default_collate
 
-from sage_timm import SageMix, SageMixup, create_saliency
+from sage_timm import SageMixup, create_saliency
 from sage_timm.saliency.network import WEIGHTS, Network, SaliencyNetwork
 
 
@@ -105,28 +104,6 @@ def test_other_files_are_refused_in_one_line(kind, tmp_path):
 def test_a_classifiers_checkpoint_or_model_alone_is_looked_through(checkpoint):
     assert repr(create_saliency(checkpoint=checkpoint)).startswith("feature of test_resnet")
     assert repr(create_saliency(model=timm.create_model("test_resnet"))).startswith("feature of the given")
-
-
-class Mixed:
-    """A collate function that mixes."""
-
-    def __init__(self):
-        self.mix = SageMix(num_classes=10)
-
-    def __call__(self, batch):
-        return self.mix(*default_collate(batch))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("context", ["fork", "spawn"])
-def test_it_mixes_in_the_workers_of_a_loader(context):
-    dataset = [(torch.rand(3, 32, 48), i) for i in range(8)]
-    loader = DataLoader(dataset, 4, num_workers=1, collate_fn=Mixed(), multiprocessing_context=context)
-    batches = list(loader)
-    assert len(batches) == 2
-    for number, (images, target) in enumerate(batches):
-        own = torch.stack([dataset[4 * number + i][0] for i in range(4)])
-        assert not torch.equal(images, own) and torch.allclose(target.sum(1), torch.ones(4))
 
 
 def test_threads_can_share_it(photographs):

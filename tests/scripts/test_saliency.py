@@ -78,6 +78,7 @@ def test_norms_are_folded_exactly():
     assert torch.allclose(folded(network)(images), network(images), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_network_learns_where_the_square_is(monkeypatch):
     monkeypatch.setattr(training, "BATCH", 16)
     monkeypatch.setattr(training, "SIDES", (64,))

@@ -79,6 +79,7 @@ def test_quickstart(tmp_path):
             assert picture.width > width and len(picture.convert("L").getcolors()) > 50
 
 
+@pytest.mark.slow
 def test_benchmark(capsys):
     figures = speed.main(["--tiny", "--repeats", "1", "--device", "cpu"])
     assert [row["title"].split()[0].strip(",") for row in figures] == ["a", "saliency", "a", "search", "search"]

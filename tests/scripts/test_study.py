@@ -224,6 +224,7 @@ def test_controls_know_the_truth_another_images_truth_or_nothing_and_quality_is_
     assert map_quality(flat, truth.mask)["on_object"] == pytest.approx(1 / 16, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_study_runs_resumes_and_draws(image_folder, tmp_path, capsys, monkeypatch):
     file, picture = tmp_path / "runs.jsonl", tmp_path / "plot.png"
     arms = ["none", "gradient,grid=8", "spectral,move=no,epochs=3"]
@@ -416,7 +417,7 @@ def test_randaugment_and_erasing_change_the_images_alone():
     images = torch.randint(0, 256, (40, 3, 24, 24), dtype=torch.uint8)
     results, left = [], torch.get_rng_state()
     for more in ((False, 0.0), (True, 0.0), (False, 0.5), (False, 0.5)):
-        augment = Augmentation((0.5, 1), (1, 1), True, *more, "cpu")
+        augment = Augmentation((0.5, 1), (1, 1), *more, "cpu")
         random.seed(len(results))
         results.append(augment(images, images[:, :1], lambda x: x / 255, torch.Generator().manual_seed(0)))
     (plain, mask), (varied, _), (erased, _), (again, _) = results
@@ -567,13 +568,3 @@ def test_the_summary_says_what_the_numbers_show(gains, found):
     text = report.summary(runs)
     assert f"SAGE, gradient against no mixing: {found}" in text and text.count(" against ") == 1
     assert "| 10.0 | 4.0 |" in text and "| no mixing |" in text
-
-
-@pytest.mark.parametrize("flip", [True, False])
-def test_digits_are_not_flipped(flip):
-    images = torch.zeros(64, 3, 24, 24, dtype=torch.uint8)
-    images[..., :8] = 9
-    augment = Augmentation((0.5, 1), (1, 1), flip, False, 0.0, "cpu")
-    cropped, _ = augment(images, None, torch.Tensor.float, torch.Generator().manual_seed(0))
-    mirrored = (cropped[..., 0] < cropped[..., -1]).flatten(1).any(1).sum()
-    assert 16 < mirrored < 48 if flip else mirrored == 0

@@ -1,7 +1,4 @@
-"""What every surface promises with every method; methods come from the registry, so a new one is covered at once.
-
-Three surfaces: timm's, torchvision's, and one written here, as a user would write it.
-"""
+"""What every surface promises with every method; methods come from the registry, so a new one is covered at once."""
 
 import copy
 import functools
@@ -24,28 +21,8 @@ from torch._dynamo.testing import CompileCounter
 from sage_timm import MixPlan, SageMix, create_mixup
 from sage_timm.methods import METHODS, create_method
 from sage_timm.plan import Batch
-from sage_timm.planner import Planner, eager
 
 CLASSES = 7
-
-
-class OwnSurface:
-    """Mix by partners and ratios, one per image, from torch's generator."""
-
-    def __init__(self, method, saliency, alpha=1.0, **settings):
-        self.planner = Planner(create_method(method), saliency, CLASSES, **settings)
-        self.alpha = alpha
-
-    @eager
-    def __call__(self, images, labels):
-        weights = self.planner.class_weights(labels, len(images), images.device)
-        self.planner.warn_if_alone(images)
-        if len(images) == 1:
-            return images, weights
-        partner = torch.randperm(len(images)).to(images.device)
-        lam = torch.distributions.Beta(*torch.full((2, 1), self.alpha, dtype=torch.float32)).sample((len(images),))
-        plan = self.planner.plan(images, weights, partner, lam[:, 0].to(images.device), self.alpha)
-        return plan.mix_images(images), plan.mix_target(weights)
 
 
 TIMMS = functools.partial(create_mixup, mode="elem", num_classes=CLASSES, label_smoothing=0.0)
@@ -54,7 +31,6 @@ SURFACES = {
     "timm": TIMMS,
     "timm, with CutMix's share": SHARED,
     "torchvision": lambda method, **settings: SageMix(method=method, num_classes=CLASSES, **settings),
-    "own": OwnSurface,
 }
 
 

@@ -191,8 +191,8 @@ def test_repr_says_what_mixes(method):
 
 
 class Collate:
-    def __init__(self, **settings):
-        self.mix = SageMix(num_classes=CLASSES, saliency="spectral", **settings)
+    def __init__(self, method):
+        self.mix = SageMix(num_classes=CLASSES, method=method)
 
     def __call__(self, batch):
         return self.mix(*default_collate(batch))
@@ -200,14 +200,14 @@ class Collate:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_a_method_with_a_pool_of_threads_in_a_collate_fn_of_workers(start):
-    loader = DataLoader(
-        Images(), batch_size=6, num_workers=1, collate_fn=Collate(method="puzzlemix"), multiprocessing_context=start
-    )
+@pytest.mark.parametrize("method", ["sage", "puzzlemix"])
+def test_the_network_and_a_pool_of_threads_in_a_collate_fn_of_workers(method, start):
+    loader = DataLoader(Images(), 6, num_workers=1, collate_fn=Collate(method), multiprocessing_context=start)
     batches = list(loader)
     assert len(batches) == 2
     for images, labels in batches:
         check(images, labels, 6)
+        assert (labels.max(1).values < 1).any(), "something is mixed"
 
 
 @pytest.mark.parametrize(
