@@ -26,3 +26,7 @@ def make_batch(count=6, height=12, width=18, lam=0.4, **changes):
 def seeded(seed=0):
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def bits(tensor):
+    return tensor.detach().contiguous().flatten().view(torch.uint8).clone()

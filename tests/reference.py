@@ -7,8 +7,6 @@ Reference: Ma et al., "SAGE: Saliency-Guided Mixup with Optimal Rearrangements",
 import math
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 
 def unit_mass(saliency: np.ndarray) -> np.ndarray:
@@ -76,7 +74,7 @@ def mix_images(images, plan) -> np.ndarray:
         for k, source in enumerate(sources):
             image, from_y, from_x = images[source], y, x
             if plan.box is not None and k == 1:
-                image = shrink(torch.from_numpy(image), plan.box[i]).numpy()
+                image = shrink(image, *plan.box[i].tolist())
             if plan.translation is not None:
                 move = plan.translation.numpy()
                 move = move[min(i, len(move) - 1), min(k, move.shape[1] - 1)]
@@ -88,17 +86,20 @@ def mix_images(images, plan) -> np.ndarray:
     return mixed
 
 
-def shrink(image: torch.Tensor, box: torch.Tensor) -> torch.Tensor:
-    """Show the whole image [C, h, w] in a box of the frame, resized by torch in float64; 0 outside.
-
-    First along the height, then the width: at once, torch 2.14 gives all rows of an image one pixel wide one value.
-    """
-    top, bottom, left, right = box.tolist()
-    frame, image = torch.zeros_like(image, dtype=torch.float64), image.double()
-    for size in ((bottom - top, image.shape[2]), (bottom - top, right - left)):
-        image = F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
-    frame[:, top:bottom, left:right] = image
+def shrink(image: np.ndarray, top: int, bottom: int, left: int, right: int) -> np.ndarray:
+    """Show the whole image [C, h, w] in a box of the frame, 0 outside: each pixel a mean under a triangle."""
+    frame, (height, width) = np.zeros_like(image), image.shape[1:]
+    rows = np.array([triangle(y, bottom - top, height) for y in range(bottom - top)]).reshape(-1, height)
+    columns = np.array([triangle(x, right - left, width) for x in range(right - left)]).reshape(-1, width)
+    frame[:, top:bottom, left:right] = np.einsum("yh,chw,xw->cyx", rows, image, columns)
     return frame
+
+
+def triangle(place: int, count: int, side: int) -> np.ndarray:
+    """Weigh the `side` cells that `count` pixels cover for one of these: 1 at its middle, 0 a pixel's width away."""
+    width = side / count
+    weights = np.array([max(0, 1 - abs(cell + 0.5 - (place + 0.5) * width) / width) for cell in range(side)])
+    return weights / weights.sum()
 
 
 def mix_target(weights, plan) -> np.ndarray:

@@ -125,10 +125,8 @@ PUBLIC = {
     "sage_timm.saliency": dict.fromkeys(["SOURCES", "Saliency", "Source", "create_saliency", "resolve"]),
     "sage_timm.visualize": dict.fromkeys(["draw_mixed", "draw_plans", "load_images"]),
 }
-SALIENCY_FLAGS = [
-    "--saliency",
-    *(f"--saliency-{name}" for name in ("model", "checkpoint", "size", "blur", "grid", "floor")),
-]
+OF_SALIENCY = "model", "checkpoint", "size", "blur", "grid", "floor"
+SALIENCY_FLAGS = ["--saliency", *(f"--saliency-{name}" for name in OF_SALIENCY)]
 MIXER_FLAGS = ["--mixer", "--mixer-kwargs", "--mixer-label-weight"]
 LAUNCHER = ["--sage", "--save-mixed", *(f"--saliency-{name}" for name in ("mean", "std", "use-labels"))]
 LAUNCHER += MIXER_FLAGS + SALIENCY_FLAGS

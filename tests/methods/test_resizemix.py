@@ -6,9 +6,14 @@ import pytest
 import reference
 import torch
 from batches import make_batch
+from torchvision.transforms import v2
 
 from sage_timm.methods import create_method
 from sage_timm.tensors import shrink
+
+
+def shrunk_slowly(image, box):
+    return torch.from_numpy(reference.shrink(image.double().numpy(), *box.tolist()))
 
 
 def boxes(count, height, width):
@@ -24,7 +29,11 @@ def test_a_shrunk_image_is_torchs_antialiased_resize(size, dtype):
     shrunk = shrink(images, box)
     assert shrunk.dtype == torch.float64 if dtype == torch.float64 else shrunk.dtype == torch.float32
     for i in range(30):
-        assert (shrunk[i] - reference.shrink(images[i], box[i])).abs().max() < 5e-5
+        assert (shrunk[i] - shrunk_slowly(images[i], box[i])).abs().max() < 5e-5
+        top, bottom, left, right = box[i].tolist()
+        if size[1] > 1 and right - left > 1:  # torch 2.14 resizes to or from one column wrongly
+            image = v2.functional.resize(images[i].double(), [bottom - top, right - left])
+            assert (shrunk[i, :, top:bottom, left:right] - image).abs().max() < 5e-5
     whole = torch.tensor([[0, size[0], 0, size[1]]]).expand(30, -1)
     assert torch.equal(shrink(images, whole), images.to(shrunk.dtype)), "a box of the whole frame changes nothing"
     assert not shrink(images, torch.zeros(30, 4, dtype=torch.int64)).any(), "an empty box shows nothing"
@@ -48,7 +57,7 @@ def test_the_whole_partner_is_shown_shrunk_and_labelled_by_its_area(lam):
         assert 0 <= top < bottom <= 30 and 0 <= left < right <= 50
         assert abs(bottom - top - scale * 30) < 0.501 and abs(right - left - scale * 50) < 0.501
         assert float(plan.lam[i, 1]) == pytest.approx((bottom - top) * (right - left) / 1500, abs=1e-6)
-        pasted = reference.shrink(batch.images[batch.partner[i]], plan.box[i])
+        pasted = shrunk_slowly(batch.images[batch.partner[i]], plan.box[i])
         inside = torch.zeros(30, 50, dtype=torch.bool)
         inside[top:bottom, left:right] = True
         assert (mixed[i] - pasted)[:, inside].abs().max() < 1e-5

@@ -18,6 +18,7 @@ from scripts.bench import speed
 ROOT = Path(__file__).parent.parent.parent
 
 
+@pytest.mark.slow
 def test_pictures(tmp_path):
     pictures.main(["-o", str(tmp_path)])
     for name in ("mixed.jpg", "rearrangement.png"):

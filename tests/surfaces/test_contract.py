@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from batches import bump, seeded
+from batches import bits, bump, seeded
 from torch._dynamo.testing import CompileCounter
 
 from sage_timm import MixPlan, SageMix, create_mixup
@@ -54,10 +54,6 @@ def make_batch(count=6, height=12, width=18):
 def fixed_maps(count, height=6, width=9):
     maps = torch.rand(count, 1, height, width) ** 4
     return lambda images, weights: maps
-
-
-def bits(tensor):
-    return tensor.detach().contiguous().flatten().view(torch.uint8).clone()
 
 
 def same(a, b):
@@ -283,6 +279,7 @@ def test_a_compiled_step_mixes_as_a_plain_one(surface, method):
     assert counter.frame_count == 1
 
 
+@pytest.mark.slow
 @every_method
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_no_thread_process_or_file_is_left_behind(method):

@@ -11,7 +11,7 @@ import pytest
 import reference
 import timm.data
 import torch
-from batches import seeded
+from batches import bits, seeded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -92,10 +92,6 @@ def build(case):
     arguments = {name: case[name] for name in names} | {"num_classes": CLASSES}
     arguments |= {"saliency": source(case["saliency"], case["channels"]), "multi_label": "multi" in case["target"]}
     return images, target.to(TARGETS[case["target"]]), arguments
-
-
-def bits(x):
-    return x.detach().contiguous().flatten().view(torch.uint8).clone()
 
 
 @settings(max_examples=600)
