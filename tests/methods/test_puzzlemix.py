@@ -20,8 +20,9 @@ def puzzle(**settings):
     return puzzlemix.PuzzleMix(**{"neigh_size": 100, **settings})
 
 
-@pytest.mark.parametrize(("grid", "n_labels", "count"), [((2, 2), 4, 4), ((3, 3), 2, 3), ((2, 3), 3, 3)])
-@pytest.mark.parametrize("gamma", [0.0, 1.0])
+@pytest.mark.parametrize(
+    ("grid", "n_labels", "count", "gamma"), [((2, 2), 4, 4, 1.0), ((3, 3), 2, 3, 1.0), ((2, 3), 3, 3, 0.0)]
+)
 def test_puzzle_mask_is_the_brute_force_minimum(grid, n_labels, count, gamma):
     method = puzzle(n_labels=n_labels, gamma=gamma, beta=6.0)
     images = torch.rand(count, 3, *grid).repeat_interleave(6, 2).repeat_interleave(6, 3)
