@@ -121,6 +121,7 @@ def main(argv: list[str] | None = None) -> None:
         narrow = study.create_model("narrow")
         for text in args.arms:
             arm = Arm.parse(text)
+            study.show(arm)
             study.look(arm.create(study.num_classes, args.prob, lambda: narrow, study.truth, study.statistics))
     except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None

@@ -21,7 +21,7 @@ from scripts.saliency.teacher import PACKAGED_MODEL, packaged_model
 
 TIMM = {"mixup": (1, 0), "cutmix": (0, 1), "mixup+cutmix": (1, 1)}
 TRAINED = ("feature", "gradient")  # these look through a model that the study trains, unless `aux` names one
-CONTROLS = ("oracle", "shuffled", "flat")
+CONTROLS = ("oracle", "shuffled", "teacher", "flat")
 SOURCES = (*(name for name in saliency.SOURCES if name != "self"), *CONTROLS)
 OTHERS = tuple(name for name in METHODS if name not in ("sage", *TIMM))
 NAMES = ("none", *TIMM, *(source + turns for source in SOURCES for turns in ("", "+cutmix")), *OTHERS)
@@ -100,7 +100,7 @@ class Arm:
             num_classes: number of classes.
             prob: share of mixed batches, where the arm does not set its own.
             auxiliary: returns the frozen model, for arms that have one trained.
-            truth: holds the true masks of the batch, for 'oracle' and 'shuffled'.
+            truth: holds the maps of the batch that are known beforehand, for 'oracle', 'shuffled' and 'teacher'.
             statistics: per-channel mean and std that the images are normalised with.
         """
         if self.name == "none":
@@ -157,13 +157,13 @@ class PartOfSAGE(SAGE):
 
 
 class Truth:
-    """Where the objects of the batch in work are; the study sets `mask` [B, 1, H, W] before it mixes."""
+    """What is known of the batch in work: the study sets `mask` [B, 1, H, W], true or a teacher's, before it mixes."""
 
     mask: torch.Tensor | None = None
 
 
 class Control(Saliency):
-    """The true mask of the object ('oracle'), that of another image of the batch ('shuffled'), or a 'flat' map."""
+    """The true mask ('oracle'), that of another image ('shuffled'), a 'teacher' map made before, or a 'flat' map."""
 
     def __init__(self, kind: str, truth: Truth, blur: float = 0.0, **settings) -> None:
         super().__init__(blur, **settings)
@@ -178,7 +178,7 @@ class Control(Saliency):
             raise ValueError(f"{self.kind} must know where the objects are; {way}")
         mask = self.truth.mask.float()
         mask = torch.where(mask.amax((1, 2, 3), keepdim=True) > 0, mask, 1)  # a crop may have lost the object
-        return mask if self.kind == "oracle" else mask.roll(1, 0)
+        return mask.roll(1, 0) if self.kind == "shuffled" else mask
 
 
 @torch.no_grad()

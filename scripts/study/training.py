@@ -14,7 +14,9 @@ from timm.models.resnet import BasicBlock, ResNet
 from timm.utils import random_seed
 from tqdm import tqdm
 
+from sage_timm.tensors import resize
 from scripts.bench.measure import machine
+from scripts.saliency.teacher import create_teacher, teach
 
 from .arms import Arm, Truth, look
 from .augment import Augmentation
@@ -38,6 +40,7 @@ class Study:
         train, test, self.num_classes = load_splits(args, self.device)
         self.images, self.target = train.images, train.target
         self.mask = None if args.randaugment else train.mask  # RandAugment moves objects, and no mask along with them
+        self.known, self.taught = self.mask, None
         self.augmentation = Augmentation(args.scale, args.ratio, args.randaugment, args.random_erasing, self.device)
         self.test_images, self.test_target = test.images, test.target
         self.recipe["digest"] = f"{train.digest}-{test.digest}"
@@ -80,8 +83,8 @@ class Study:
         return (images.float() / 255 - self.mean) / self.std
 
     def batch(self, index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Return training images, augmented and normalised, and keep their true masks, augmented alike."""
-        mask = None if self.mask is None else self.mask[index]
+        """Return training images, augmented and normalised, and keep what masks are known, augmented alike."""
+        mask = None if self.known is None else self.known[index]
         images, self.truth.mask = self.augmentation(self.images[index], mask, self.normalized, generator)
         return images
 
@@ -158,11 +161,36 @@ class Study:
         self.auxiliaries[seed] = model, seconds
         return self.auxiliaries[seed]
 
+    def show(self, arm: Arm) -> float:
+        """Let an arm see the masks that it is to know; return the seconds that they took.
+
+        Of 'teacher' they are maps of the whole images, as the package's network learnt from them: `feature` of
+        tf_efficientnet_lite0 at 224 px, averaged with those of the mirror images. They are made once.
+        """
+        if arm.source != "teacher" or self.args.randaugment:
+            self.known = self.mask
+            return 0.0
+        name = hashlib.sha256(self.images.cpu().numpy().tobytes()).hexdigest()[:16]
+        file = self.args.cache and self.args.cache / f"teacher-{name}.pt"
+        if self.taught is None and file and file.exists():
+            self.taught = torch.load(file, weights_only=True)
+        if self.taught is None:
+            start, teacher = self.clock(), create_teacher(None, None)
+            parts = tqdm(self.images.split(32), "maps of the teacher", leave=False, disable=None)
+            maps = torch.cat([teach(teacher, resize(part.float() / 255, teacher.size)) for part in parts])
+            self.taught = {"maps": maps.cpu(), "seconds": self.clock() - start}
+            if file:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                torch.save(self.taught, file)
+        self.known = resize(self.taught["maps"][:, None], self.images.shape[-2:]).to(self.device)
+        return self.taught["seconds"]
+
     def run(self, text: str, seed: int) -> dict:
         """Train one arm with one seed and return its record."""
         arm = Arm.parse(text)
         epochs = arm.settings.get("epochs", self.args.epochs)
-        frozen, extra = self.auxiliary(seed) if arm.trains_auxiliary else (None, 0.0)
+        extra = self.show(arm)
+        frozen, extra = self.auxiliary(seed) if arm.trains_auxiliary else (None, extra)
         random_seed(seed)
         model = self.create_model(self.args.model)
         mix = arm.create(self.num_classes, self.args.prob, lambda: frozen, self.truth, self.statistics)
@@ -177,6 +205,6 @@ class Study:
     def look(self, mix) -> dict:
         """Measure the maps and plans of up to 256 training images, always the same (see `look`)."""
         index = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(0))[:256].to(self.device)
-        self.truth.mask = None if self.mask is None else self.mask[index].float()
-        target = F.one_hot(self.target[index], self.num_classes).float()
-        return look(mix, self.normalized(self.images[index]), target, self.truth.mask)
+        known, mask = (None if masks is None else masks[index].float() for masks in (self.known, self.mask))
+        self.truth.mask, target = known, F.one_hot(self.target[index], self.num_classes).float()
+        return look(mix, self.normalized(self.images[index]), target, mask)

@@ -472,16 +472,3 @@ def test_threads_may_share_a_source(name, tiny_model):
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(work, range(4)))
     assert all(torch.allclose(each, expected[i], rtol=1e-4, atol=1e-7) for i in range(4) for each in found[i])
-
-
-def test_a_source_of_ones_own_may_take_gradients(tiny_model):
-    model, images = copy.deepcopy(tiny_model).eval(), torch.randn(2, 3, 32, 32)
-
-    class Own(Saliency):
-        def raw(self, images, target):
-            pixels = images.requires_grad_()
-            return torch.autograd.grad(model(pixels).sum(), pixels)[0].abs().mean(1, keepdim=True)
-
-    with torch.no_grad():
-        maps = Own()(images)
-    assert maps.amax() > 0 and not maps.requires_grad and not images.requires_grad

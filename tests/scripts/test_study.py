@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from timm.data import Mixup
 from torchvision.transforms import v2
 
+from sage_timm import create_saliency
 from sage_timm.tensors import resize, translate
 from scripts.study import __main__ as study
 from scripts.study import photographs, report
@@ -323,6 +324,16 @@ def test_auxiliary_models_are_kept_and_taken_back_and_their_time_counts(image_fo
     for arm, extra in (("feature+cutmix", 100), ("mixup", 0)):
         record = made.run(arm, 0)
         assert extra < record["seconds"] < extra + 50 and record["auxiliary_seconds"] == extra
+
+
+def test_a_teachers_maps_are_made_once_of_whole_images(image_folder, tmp_path, monkeypatch, tiny_model):
+    teachers = iter([create_saliency("gradient", model=tiny_model, size=16)])
+    monkeypatch.setattr("scripts.study.training.create_teacher", lambda *_: next(teachers))
+    made, again = (study.Study(study.parse(arguments(image_folder, "--cache", tmp_path))) for _ in range(2))
+    for each in (made, again):
+        assert each.run("teacher,epochs=1", 0)["auxiliary_seconds"] > 0
+    assert made.known.shape == (24, 1, 24, 24) and torch.equal(made.known, again.known)
+    assert made.known.flatten(1).std(1).min() > 0 and made.show(Arm.parse("none")) == 0 and made.known is None
 
 
 def test_calibration_is_that_of_the_test_images(image_folder):
