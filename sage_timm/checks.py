@@ -51,7 +51,7 @@ def check_images(images: torch.Tensor, uint8: bool = False) -> None:
 def check_target(
     target: object, batch_size: int, num_classes: int | None, multi_label: bool = False, name: str = "target"
 ) -> None:
-    """Raise unless `target` holds integer labels [B], but for `multi_label`, or class weights [B, num_classes].
+    """Raise unless `target` holds integer labels [B] (not for `multi_label`) or class weights [B, num_classes].
 
     `name` is what the error calls it; where `num_classes` is None, class weights may have any width.
     """

@@ -82,7 +82,7 @@ class ValueChecks:
         self._submit(torch.stack([pixels.amin(), pixels.abs().amax(), outside, *images.aminmax()]), act)
 
     def saliency(self, images: torch.Tensor, maps: torch.Tensor) -> None:
-        """Warn, once, of maps [B, 1, h, w] with negative or non-finite values, which count as 0, or with nothing else.
+        """Warn once of maps [B, 1, h, w] with negative or non-finite values, counted as 0, or that are 0 everywhere.
 
         If the image itself is not finite, warn of that instead.
         """
@@ -114,11 +114,13 @@ class ValueChecks:
         host = outcome.to("cpu", non_blocking=True)  # into pinned memory
         arrived = torch.cuda.Event()
         arrived.record(torch.cuda.current_stream(outcome.device))
-        with _LOCK:
-            self._pending.append((arrived, host, act))
-            while self._pending and self._pending[0][0].query():
+        self._pending.append((arrived, host, act))
+        while True:
+            with _LOCK:
+                if not (self._pending and self._pending[0][0].query()):
+                    return
                 _, host, act = self._pending.pop(0)
-                act(host)
+            act(host)
 
     def __getstate__(self) -> dict:
         return {**vars(self), "_pending": []}

@@ -18,7 +18,7 @@ class Batch:
         saliency: [B, 1, h, w] float32, non-negative, any scale up to 1e30; None for methods that use none.
         partner: [B] int64, the image that each image is to be mixed with.
         lam: [B] float32 in [0, 1], draws from Beta(alpha, alpha), the share of the own image.
-        alpha: parameter of that distribution, > 0.
+        alpha: parameter of that distribution.
         std: per-channel standard deviation the images are normalised with, for images in [0, 1]; None where unknown.
     """
 
@@ -76,19 +76,16 @@ class MixPlan:
     own: bool = False
 
     @classmethod
-    def of_pairs(
-        cls, partner: torch.Tensor, mask: torch.Tensor, lam: torch.Tensor, translation: torch.Tensor | None = None
-    ) -> "MixPlan":
-        """Build the plan that mixes each image with one partner.
+    def of_pairs(cls, partner: torch.Tensor, mask: torch.Tensor, lam: torch.Tensor) -> "MixPlan":
+        """Build the plan that mixes each image with one partner, unmoved.
 
         Args:
             partner: [B] int64.
             mask: [B, 1, H, W] float32 in [0, 1], the weight of the own image.
             lam: [B] float32 in [0, 1], the weight of the own label.
-            translation: see `MixPlan`; that of source 0 must be 0.
         """
         source = torch.stack([numbers(len(partner), partner.device), partner], 1)
-        return cls(source, torch.cat([mask, 1 - mask], 1), torch.stack([lam, 1 - lam], 1), translation, own=True)
+        return cls(source, torch.cat([mask, 1 - mask], 1), torch.stack([lam, 1 - lam], 1), own=True)
 
     def _shown(self, images: torch.Tensor, k: int) -> torch.Tensor:
         """Take source k of each output from a batch, shrunk into its box and moved; new but where `own`."""
@@ -158,7 +155,9 @@ class MixPlan:
         return replace(self, lam=torch.where(total > 1e-6, seen / total.clamp_min(1e-6), self.lam))
 
     def where(self, condition: torch.Tensor, pairs: "MixPlan") -> "MixPlan":
-        """Return this plan for the outputs where `condition` [B] holds; for the rest `pairs`, of 2 unmoved sources."""
+        """Take outputs from this plan where `condition` [B] holds, else from `pairs`: 2 sources, unmoved, no box."""
+        if pairs.translation is not None or pairs.box is not None:
+            raise ValueError("`pairs` must be a plan in which nothing moves or shrinks, got one that does")
         sources, chosen = max(self.source.shape[1], 2), []
         for either in ((self.source, pairs.source), (self.mask, pairs.mask), (self.lam, pairs.lam)):
             # Sources of no weight (zeros) are added, so that both plans have as many.

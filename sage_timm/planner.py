@@ -103,10 +103,11 @@ class Planner:
             images: [B, C, H, W], floating point.
             weights: [B, N] float32 class weights, on the device of the images.
             partner: [B] int64, the image that each image is mixed with.
-            lam: [B] float32 in [0, 1], draws from Beta(alpha, alpha).
-            alpha: parameter of that distribution, > 0.
+            lam: [B] float32 in [0, 1], the share of the own image, for the method drawn from Beta(alpha, alpha).
+            alpha: parameter of that distribution.
             normalized: whether the images are normalised; if not, they are in [0, 1].
-            arms: pairs of a method and the images that it mixes, [B] bool. Default: the planner's method mixes all.
+            arms: pairs of a method and the images that it mixes, [B] bool; in plans of all but the first nothing moves
+                or shrinks. Default: the planner's method mixes all.
         """
         arms = [arm for arm in arms if arm[1].any()] or [(self.method, np.ones(len(images), bool))]
         images, saliency = images.detach(), None

@@ -94,7 +94,7 @@ def shrink(images: torch.Tensor, box: torch.Tensor) -> torch.Tensor:
     """Show each image whole in a box of its own, resized with antialiasing; outside the box it is 0.
 
     A pixel of the box averages the image under a triangle of twice its width, as `resize` does. An image whose box is
-    the frame stays as it is; one whose box is empty is 0.
+    the frame stays as it is, if it is finite; one whose box is empty is 0.
 
     Args:
         images: [B, C, H, W], floating point.

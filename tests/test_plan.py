@@ -1,5 +1,7 @@
 """Plans: moving, summing and joining sources; boxes; what is retained."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from batches import blobs, make_batch
@@ -43,6 +45,8 @@ def test_where_takes_each_output_from_its_plan(name):
         assert torch.allclose(target[i], plan.mix_target(torch.eye(4))[i], atol=1e-6)
         alone = plan.retained(batch.saliency)[i]
         assert torch.allclose(kept[i][: len(alone)], alone, atol=1e-5)
+    with pytest.raises(ValueError, match="`pairs` must be a plan in which nothing moves"):
+        boxes.where(torch.ones(4).bool(), create_method("sage")(batch))
 
 
 def test_retained_saliency_of_a_plan():
@@ -50,12 +54,8 @@ def test_retained_saliency_of_a_plan():
     saliency[0, 0, 1, 1], saliency[1, 0, 3, 5], saliency[1, 0, 0, 0] = 5.0, 3.0, 1.0
     box = box_plan(torch.tensor([[2, 4, 3, 6], [0, 2, 0, 3]]), torch.tensor([1, 0]), torch.ones(2), (4, 6))
     assert torch.allclose(box.retained(saliency), torch.tensor([[1.0, 0.75], [0.75, 1.0]]))
-    moved = MixPlan.of_pairs(
-        torch.tensor([1, 0]),
-        torch.zeros(2, 1, 4, 6),
-        torch.zeros(2),
-        torch.tensor([[0, 0], [1, -1]]).view(1, 2, 2, 1, 1),
-    )
+    moved = MixPlan.of_pairs(torch.tensor([1, 0]), torch.zeros(2, 1, 4, 6), torch.zeros(2))
+    moved = replace(moved, translation=torch.tensor([[0, 0], [1, -1]]).view(1, 2, 2, 1, 1))
     assert torch.allclose(moved.retained(saliency), torch.tensor([[0.0, 0.0], [0.0, 1.0]]))
 
 

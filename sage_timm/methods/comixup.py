@@ -69,7 +69,7 @@ def label_grid(unary: np.ndarray, pairwise: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Part:
-    """The energy of P parts of n images each. In smaller parts the cost of what is not there is `BARRED`."""
+    """The energy of P parts of n images each. Smaller parts are padded by inputs that cost `BARRED`."""
 
     cost: np.ndarray  # [P, n, h, w] float64, of showing each input's block
     compatibility: np.ndarray  # [P, n, n], the paper's A
@@ -190,7 +190,7 @@ class CoMixup:
         # What an output gains by an input's block: its saliency, and how much the part's prior favours the input.
         blocks, present = math.prod(grid), member >= 0
         maps = unit_mass(F.adaptive_avg_pool2d(batch.saliency, grid))[:, 0].double().cpu().numpy()
-        alpha = torch.full(member.shape, float(batch.alpha), dtype=torch.float64)
+        alpha = torch.full(member.shape, float(batch.alpha), dtype=torch.float64, device="cpu")
         prior = torch.distributions.Dirichlet(alpha).sample().numpy() + 1e-8
         cost = -maps[member] - self.eta / blocks * np.log(prior)[..., None, None]
         cost[~present] = BARRED

@@ -16,8 +16,8 @@ PART = 128  # images that are paired among themselves: the time of an assignment
 def least_overlap(maps: torch.Tensor) -> torch.Tensor:
     """Pair each map with another, so that the sum of the distances (L2) between them is large.
 
-    Of three or more, no two choose each other, since their mixes would be the same image twice: a map may only choose
-    among those up to half a round ahead of it. The best of all such permutations is found (linear assignment).
+    Of three or more, no two choose each other, since their mixes would be the same image twice: map i chooses among the
+    next n / 2, cyclically. The best of all such permutations is found (linear assignment).
 
     Returns:
         [n] int64, a permutation of the maps [n, ...]; a single map is its own.

@@ -89,7 +89,7 @@ def transport(saliency: np.ndarray, wanted: np.ndarray, t_eps: float) -> np.ndar
         t_eps: cost of moving a block across the grid.
 
     Returns:
-        [B, h * w] int64: which block goes to each place; where none is wanted, nobody sees it, the place's own.
+        [B, h * w] int64: which block goes to each place; unwanted places keep their own.
 
     Differs: the authors' plan is a heuristic; its value never exceeds this one's.
     """
