@@ -159,6 +159,7 @@ def test_what_is_no_model_or_does_not_fit_is_told(tmp_path, tiny_model):
             load_auxiliary(*arguments)
 
 
+@pytest.mark.slow
 def test_unwrap(tiny_model):
     assert unwrap(tiny_model) is tiny_model
     assert unwrap(torch.compile(tiny_model)) is tiny_model

@@ -21,6 +21,7 @@ def test_compare_says_how_many_outputs_a_method_leaves_whole(monkeypatch):
     assert shares == [0.25, 0.0, 0.5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [(), ("--saliency", "spectral", "--saliency-size", "16")])
 def test_compare_measures_every_method(image_folder, capsys, flags):
     arguments = ["--data-dir", image_folder / "train", "--batch-size", 4, "--size", 24, "--batches", 1, "--repeats", 3]

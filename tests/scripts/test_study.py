@@ -156,6 +156,7 @@ def test_every_setting_reaches_what_mixes(tiny_model):
     assert (mix.mix_prob, mix.mixup_alpha, mix.cutmix_alpha, mix.label_smoothing) == (0.4, 0.7, 0.7, 0)
 
 
+@pytest.mark.slow
 def test_a_pretrained_model_sees_the_images_as_it_expects_and_none_is_trained(image_folder, monkeypatch, trained):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     made = study.Study(study.parse(arguments(image_folder, *SMALL)))
