@@ -105,7 +105,7 @@ def show_picture(axis, picture: torch.Tensor, caption: str, heat: bool = False) 
     pixels = picture.permute(1, 2, 0).float().clamp(0, 1).cpu().numpy()
     axis.imshow(pixels, cmap="magma" if heat else "gray", vmin=0, vmax=1)
     axis.set(xticks=[], yticks=[])
-    axis.set_xlabel("\n".join(textwrap.fill(line, 26) for line in caption.split("\n")), fontsize=8, parse_math=False)
+    axis.set_xlabel("\n".join(textwrap.fill(line, 28) for line in caption.split("\n")), fontsize=8, parse_math=False)
 
 
 def label_weights(plan: MixPlan, names: Sequence[str]) -> list[str]:

@@ -229,6 +229,7 @@ def test_repr_says_what_mixes(spectral):
         ({"cutmix_alpha": float("nan")}, ValueError, "`cutmix_alpha` must lie in"),
         ({"cutmix_minmax": (0.5,)}, ValueError, "`cutmix_minmax` must be"),
         ({"cutmix_minmax": (0.8, 0.2)}, ValueError, "`cutmix_minmax` must be"),
+        ({"cutmix_minmax": (0.2, 1.5)}, ValueError, "`cutmix_minmax` must be"),
         ({"prob": 1.5}, ValueError, r"`prob` must lie in \[0, 1\], got 1.5"),
         ({"switch_prob": -0.1}, ValueError, "`switch_prob` must lie in"),
         ({"mode": "half"}, ValueError, "`mode` must be one of batch, pair, elem, got 'half'"),
@@ -364,7 +365,6 @@ def on_device(*labels):
 
 def test_checks_on_a_device_act_once_their_outcome_has_arrived(monkeypatch):
     """The outcome is copied in the background and acted on when its event is done."""
-
     done = Mock(return_value=False)
     monkeypatch.setattr(torch.cuda, "Event", lambda: Mock(query=done))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
